@@ -1,0 +1,131 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Files and directories: life of the room, syncing all, and what recovery asks. */
+#include "fs/vfs_priv.h"
+
+void ter_vfs_free(struct ter_vfs *vfs)
+{
+	if (!vfs)
+		return;
+	ter_workq_free(vfs->wq);
+	ter_inodes_destroy(vfs);
+	ter_lock_destroy(&vfs->rename_lock);
+	ter_lock_destroy(&vfs->lazy_lock);
+	ter_lock_destroy(&vfs->reap_lock);
+	free(vfs);
+}
+
+int ter_vfs_new(const struct ter_vfs_config *config, struct ter_vfs **ret_vfs)
+{
+	struct ter_vfs *vfs = ter_new(struct ter_vfs);
+	int r;
+
+	if (!vfs)
+		return -ENOMEM;
+	vfs->config = *config;
+	atomic_init(&vfs->journal, config->journal);
+	atomic_init(&vfs->read_only, config->read_only);
+	atomic_init(&vfs->next_inum, ter_max((uint64_t)TER_INUM_FIRST, config->next_inum));
+	ter_lock_init(&vfs->rename_lock, TER_RANK_RENAME);
+	ter_lock_init(&vfs->lazy_lock, TER_RANK_LEAF);
+	ter_lock_init(&vfs->reap_lock, TER_RANK_LEAF);
+	ter_list_init(&vfs->lazy_list);
+	ter_list_init(&vfs->reap_list);
+	vfs->lazy_work.fn = ter_vfs_lazy_work;
+	vfs->reap_work.fn = ter_vfs_reap_work;
+	r = ter_inodes_init(vfs);
+	if (r >= 0)
+		r = ter_workq_new(config->exec, "ter-vfs", 1, &vfs->wq);
+	if (r < 0) {
+		ter_vfs_free(vfs);
+		return r;
+	}
+	*ret_vfs = vfs;
+	return 0;
+}
+
+void ter_vfs_set_journal(struct ter_vfs *vfs, struct ter_journal *journal, bool read_only)
+{
+	atomic_store(&vfs->journal, journal);
+	atomic_store(&vfs->read_only, read_only);
+	if (read_only)
+		ter_workq_drain(vfs->wq); /* what was forgotten before is reaped */
+}
+
+/* --- the root --- */
+
+struct format {
+	struct ter_vfs *vfs;
+	struct ter_new_inode root;
+};
+
+static int format_fn(struct ter_trans *trans, void *arg)
+{
+	struct format *f = arg;
+
+	return ter_new_inode_stage(trans, &f->root);
+}
+
+int ter_vfs_format(struct ter_vfs *vfs)
+{
+	const int64_t now = ter_vfs_now(vfs);
+	struct format f = { .vfs = vfs };
+	int r;
+
+	f.root = (struct ter_new_inode){
+		.inode = ter_inode_new(vfs, TER_ROOT_INUM, TER_SNAPSHOT_ROOT),
+		.attr = {
+			.mode = S_IFDIR | 0755, .nlink = 2, .parent_inum = TER_ROOT_INUM,
+			.atime_ns = now, .mtime_ns = now, .ctime_ns = now, .btime_ns = now,
+		},
+	};
+	if (!f.root.inode)
+		return -ENOMEM;
+	r = ter_trans_run(vfs->config.btrees, 0, format_fn, &f, NULL);
+	if (r >= 0)
+		ter_inum_committed(vfs, &f.root.inum);
+	f.root.inode->unhashed = true; /* found by its key from now on */
+	ter_inode_put(f.root.inode);
+	return r < 0 ? r : 0;
+}
+
+/* --- all of it --- */
+
+int ter_vfs_sync(struct ter_vfs *vfs)
+{
+	struct ter_journal *journal = atomic_load(&vfs->journal);
+	int r;
+
+	if (ter_vfs_is_read_only(vfs) || !journal)
+		return 0; /* nothing was changed */
+	r = ter_data_flush_all(vfs->config.data);
+	if (r < 0)
+		return r;
+	r = ter_vfs_write_inodes(vfs);
+	if (r < 0)
+		return r;
+	return ter_journal_flush(journal, ter_journal_open_seq(journal));
+}
+
+/* --- recovery --- */
+
+int ter_vfs_replay_file(struct ter_vfs *vfs, uint64_t inum, uint32_t snapshot, struct ter_file **ret_file)
+{
+	struct ter_inode *inode;
+	int r;
+
+	r = ter_inode_get(vfs, inum, snapshot, false, &inode);
+	if (r < 0)
+		return r == -ESTALE ? -ENOENT : r;
+	if (!S_ISREG(inode->type)) {
+		ter_inode_put(inode);
+		return -EUCLEAN;
+	}
+	*ret_file = &inode->file;
+	return 0;
+}
+
+void ter_vfs_replay_put(struct ter_vfs *vfs, struct ter_file *file)
+{
+	(void)vfs;
+	ter_inode_put(ter_inode_of(file));
+}

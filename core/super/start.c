@@ -1,0 +1,555 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Start: build the rooms, recover, go read-write. Stop: the reverse. */
+#include <stdio.h>
+#include <sys/mman.h>
+
+#include "recovery/recovery.h"
+#include "super/super_priv.h"
+
+/* How memory_limit is divided; the rest is for request buffers and what has no cache of its own. */
+#define BTREE_CACHE_PERCENT 38
+#define DIRTY_PERCENT 28
+#define INODE_CACHE_PERCENT 8
+
+#define FLUSH_PASSES_MAX 1000
+
+static uint64_t percent_of(uint64_t bytes, unsigned percent)
+{
+	return bytes / 100 * percent;
+}
+
+static int region_get(struct ter_fs *fs, const char *name, size_t bytes, struct ter_region *ret)
+{
+	void *base;
+
+	bytes = ter_round_up(bytes, TER_KIB(4));
+	if (fs->env.region_get)
+		base = fs->env.region_get(fs->env.region_arg, name, bytes);
+	else
+		base = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (!base || base == MAP_FAILED)
+		return -ENOMEM;
+	*ret = (struct ter_region){ .base = base, .bytes = bytes };
+	return 0;
+}
+
+static void region_put(struct ter_fs *fs, struct ter_region *region)
+{
+	if (!region->base)
+		return;
+	if (fs->env.region_put)
+		fs->env.region_put(fs->env.region_arg, region->base, region->bytes);
+	else
+		munmap(region->base, region->bytes);
+	*region = (struct ter_region){ 0 };
+}
+
+/* --- callbacks between rooms --- */
+
+static void on_counters(void *arg, struct ter_pos pos, const int64_t *deltas, unsigned nr)
+{
+	struct ter_fs *fs = arg;
+
+	ter_alloc_on_counters(fs->alloc, pos, deltas, nr);
+}
+
+static unsigned get_roots(void *arg, struct ter_root *roots, unsigned max)
+{
+	struct ter_fs *fs = arg;
+
+	return ter_btrees_get_roots(fs->btrees, roots, max);
+}
+
+static void get_clock(void *arg, uint64_t *ret_next_node_seq, uint64_t *ret_next_inum)
+{
+	struct ter_fs *fs = arg;
+
+	*ret_next_node_seq = ter_btrees_next_node_seq(fs->btrees);
+	*ret_next_inum = ter_vfs_next_inum(fs->vfs);
+}
+
+/* --- the rooms, bottom up --- */
+
+static int build_rooms(struct ter_fs *fs, const struct ter_recovery_numbers *numbers, struct ter_error *error)
+{
+	const struct ter_sb *sb = fs->sb.sb;
+	const struct ter_btrees_config btrees = {
+		.exec = fs->env.exec, .sb = &fs->sb, .members = fs->members,
+		.cache_bytes = percent_of(fs->memory_limit, BTREE_CACHE_PERCENT),
+		.next_node_seq = ter_max(numbers->next_node_seq, sb->next_node_seq),
+		.on_counters = on_counters, .on_error = ter_super_on_btree_error, .on_arg = fs,
+	};
+	struct ter_btree_hooks hooks;
+	int r;
+
+	r = ter_btrees_new(&btrees, &fs->btrees);
+	if (r < 0)
+		return ter_fail_errno(error, r, "The btrees cannot be set up: %s.", strerror(-r));
+
+	r = ter_alloc_new(&(struct ter_alloc_config){ .exec = fs->env.exec, .sb = &fs->sb, .members = fs->members, .btrees = fs->btrees },
+			  &fs->alloc);
+	if (r < 0)
+		return ter_fail_errno(error, r, "The allocator cannot be set up: %s.", strerror(-r));
+	ter_alloc_hooks(fs->alloc, &hooks);
+	ter_btrees_set_hooks(fs->btrees, &hooks);
+
+	r = region_get(fs, "dirty", percent_of(fs->memory_limit, DIRTY_PERCENT), &fs->data_region);
+	if (r < 0)
+		return ter_fail_errno(error, r, "There is no memory for the dirty buffer: %s.", strerror(-r));
+	return 0;
+}
+
+static int build_upper_rooms(struct ter_fs *fs, const struct ter_recovery_numbers *numbers, struct ter_error *error)
+{
+	const uint64_t next_inum = ter_max(numbers->next_inum, fs->sb.sb->next_inum);
+	const struct ter_data_config data = {
+		.exec = fs->env.exec, .sb = &fs->sb, .members = fs->members, .btrees = fs->btrees, .alloc = fs->alloc, .journal = fs->journal,
+		.codecs = fs->env.codecs, .region = fs->data_region.base, .region_bytes = fs->data_region.bytes,
+		.on_damage = ter_super_on_damage, .on_arg = fs,
+	};
+	int r;
+
+	r = ter_data_new(&data, &fs->data);
+	if (r < 0)
+		return ter_fail_errno(error, r, "The data path cannot be set up: %s.", strerror(-r));
+	r = ter_vfs_new(&(struct ter_vfs_config){
+				.exec = fs->env.exec, .sb = &fs->sb, .btrees = fs->btrees, .alloc = fs->alloc, .data = fs->data,
+				.journal = fs->journal,
+				.next_inum = ter_max(TER_INUM_FIRST, next_inum),
+				.cache_bytes = percent_of(fs->memory_limit, INODE_CACHE_PERCENT),
+				.read_only = fs->read_only,
+			}, &fs->vfs);
+	if (r < 0)
+		return ter_fail_errno(error, r, "The file layer cannot be set up: %s.", strerror(-r));
+	return 0;
+}
+
+/* --- recovery --- */
+
+/* *ret_replay stays NULL after a clean stop. */
+static int read_journal(struct ter_fs *fs, struct ter_journal_replay **ret_replay, uint64_t *ret_next_seq, struct ter_error *error)
+{
+	struct ter_sb *sb = fs->sb.sb;
+	int r;
+
+	if (sb->clean || fs->format) {
+		*ret_next_seq = sb->journal_seq_clean + 1;
+		return 0;
+	}
+	r = ter_journal_read(fs->env.exec, sb, fs->members, ret_replay, error);
+	if (r < 0)
+		return ter_fail_errno(error, r, "The journal cannot be read: %s.", strerror(-r));
+	if (!(*ret_replay)->nr)
+		return ter_fail(error, TER_ERR_CORRUPTED, "The filesystem was not stopped cleanly, and no member has a journal entry that is valid.");
+	*ret_next_seq = (*ret_replay)->next_seq;
+	return 0;
+}
+
+static int set_clean_roots(struct ter_fs *fs, struct ter_error *error)
+{
+	const struct ter_sb *sb = fs->sb.sb;
+	int r;
+
+	for (unsigned i = 0; i < TER_BTREE_ROOTS_MAX; i++) {
+		if (!sb->roots[i].present)
+			continue;
+		r = ter_btrees_set_root(fs->btrees, &sb->roots[i]);
+		if (r < 0)
+			return ter_fail_errno(error, r, "The superblock's root of btree %u is not usable.", sb->roots[i].btree);
+	}
+	return 0;
+}
+
+/* Sequences beyond the last durable entry never were (journal.h, J7): said in the superblock before a new one is written. */
+static int blacklist(struct ter_fs *fs, const struct ter_journal_replay *replay, struct ter_error *error)
+{
+	struct ter_sb *sb = fs->sb.sb;
+
+	if (!replay || replay->blacklist_first > replay->blacklist_last)
+		return 0;
+	ter_lock_acquire(&fs->sb.lock);
+	/* Rows of earlier starts that came to nothing: the new one begins no later and reaches as far. */
+	while (sb->blacklist_nr && sb->blacklist[sb->blacklist_nr - 1].first >= replay->blacklist_first)
+		sb->blacklist_nr--;
+	if (sb->blacklist_nr == TER_BLACKLIST_MAX) {
+		/* Every node is written anew within a few mounts, and sequences only grow: the oldest range is referred to by nothing. */
+		memmove(&sb->blacklist[0], &sb->blacklist[1], sizeof(sb->blacklist[0]) * (TER_BLACKLIST_MAX - 1));
+		sb->blacklist_nr--;
+	}
+	sb->blacklist[sb->blacklist_nr].first = replay->blacklist_first;
+	sb->blacklist[sb->blacklist_nr].last = replay->blacklist_last;
+	sb->blacklist_nr++;
+	ter_lock_release(&fs->sb.lock);
+	(void)error;
+	return 0;
+}
+
+static int mark_dirty(struct ter_fs *fs, struct ter_error *error)
+{
+	const int64_t now = ter_real_ns(fs->env.exec);
+
+	ter_lock_acquire(&fs->sb.lock);
+	fs->sb.sb->clean = false;
+	for (unsigned i = 0; i < TER_DEVS_MAX; i++)
+		if (fs->members->dev[i].bdev)
+			fs->members->dev[i].last_mount_ns = now > 0 ? (uint64_t)now : 0;
+	ter_lock_release(&fs->sb.lock);
+	return ter_sb_write(&fs->sb, error);
+}
+
+static int start_journal(struct ter_fs *fs, const struct ter_journal_replay *replay, uint64_t next_seq, struct ter_error *error)
+{
+	int r;
+
+	r = region_get(fs, "journal", ter_journal_region_bytes(fs->sb.sb, fs->members), &fs->journal_region);
+	if (r < 0)
+		return ter_fail_errno(error, r, "There is no memory for the journal's buffers: %s.", strerror(-r));
+	r = ter_journal_start(&(struct ter_journal_config){
+				      .exec = fs->env.exec, .sb = &fs->sb, .members = fs->members,
+				      .region = fs->journal_region.base, .region_bytes = fs->journal_region.bytes,
+				      .get_roots = get_roots, .get_roots_arg = fs, .get_clock = get_clock, .get_clock_arg = fs,
+				      .on_error = ter_super_on_journal_error, .on_degraded = ter_super_on_degraded, .on_arg = fs,
+				      .replay = replay,
+			      }, next_seq, &fs->journal, error);
+	if (r < 0)
+		return ter_fail_errno(error, r, "The journal cannot be started: %s.", strerror(-r));
+	ter_btrees_set_journal(fs->btrees, fs->journal);
+	ter_alloc_set_journal(fs->alloc, fs->journal);
+	ter_data_set_journal(fs->data, fs->journal);
+	ter_vfs_set_journal(fs->vfs, fs->journal, false);
+	return 0;
+}
+
+static int start_tasks(struct ter_fs *fs, struct ter_error *error)
+{
+	int r;
+
+	r = ter_btrees_start(fs->btrees);
+	if (r < 0)
+		return ter_fail_errno(error, r, "The btrees' tasks cannot be started: %s.", strerror(-r));
+	fs->btrees_run = true;
+	r = ter_alloc_start(fs->alloc);
+	if (r < 0)
+		return ter_fail_errno(error, r, "The allocator's task cannot be started: %s.", strerror(-r));
+	fs->alloc_run = true;
+	r = ter_data_start(fs->data);
+	if (r < 0)
+		return ter_fail_errno(error, r, "The write-back tasks cannot be started: %s.", strerror(-r));
+	fs->data_run = true;
+	return 0;
+}
+
+static int init_fresh(struct ter_fs *fs, struct ter_error *error)
+{
+	int r;
+
+	for (unsigned i = 0; i < TER_DEVS_MAX; i++) {
+		if (!fs->members->dev[i].used)
+			continue;
+		r = ter_alloc_init_member(fs->alloc, i);
+		if (r < 0)
+			return ter_fail_errno(error, r, "Member %u cannot be set up: %s.", i, strerror(-r));
+	}
+	r = ter_vfs_format(fs->vfs);
+	return r < 0 ? ter_fail_errno(error, r, "The root directory cannot be made: %s.", strerror(-r)) : 0;
+}
+
+static int go_read_write(struct ter_fs *fs, struct ter_journal_replay *replay, uint64_t next_seq, struct ter_error *error)
+{
+	int r;
+
+	r = blacklist(fs, replay, error);
+	if (r < 0)
+		return r;
+	r = mark_dirty(fs, error); /* L3 */
+	if (r < 0)
+		return ter_fail_errno(error, r, "The superblock cannot be written: %s.", strerror(-r));
+	r = start_journal(fs, replay, next_seq, error);
+	if (r < 0)
+		return r;
+	ter_journal_want_roots(fs->journal);
+	if (replay)
+		ter_btrees_replay_done(fs->btrees, replay->entry[0].seq);
+	r = start_tasks(fs, error);
+	if (r < 0)
+		return r;
+	if (replay)
+		ter_journal_replay_done(fs->journal);
+	if (fs->format)
+		return init_fresh(fs, error);
+	r = ter_vfs_reap_orphans(fs->vfs);
+	return r < 0 ? ter_fail_errno(error, r, "Deleted files left by the last run cannot be removed: %s.", strerror(-r)) : 0;
+}
+
+static void note_recovery(struct ter_fs *fs, const struct ter_recovery_numbers *n, bool replayed, uint64_t start_ns)
+{
+	const double s = (double)(ter_mono_ns(fs->env.exec) - start_ns) / 1e9;
+
+	ter_lock_acquire(&fs->status);
+	if (replayed)
+		snprintf(fs->recovery, sizeof(fs->recovery), "replayed %llu journal entries (%llu keys, %.1f MiB) in %.2f s",
+			 (unsigned long long)n->entries, (unsigned long long)n->keys, (double)n->bytes / (1 << 20), s);
+	else
+		snprintf(fs->recovery, sizeof(fs->recovery), "was stopped cleanly");
+	ter_lock_release(&fs->status);
+}
+
+static int start_locked(struct ter_fs *fs, const struct ter_job_ctl *job, struct ter_error *error)
+{
+	struct ter_recovery_numbers numbers = { 0 };
+	struct ter_journal_replay *replay = NULL;
+	const uint64_t start_ns = ter_mono_ns(fs->env.exec);
+	uint64_t next_seq = 0;
+	int r;
+
+	r = read_journal(fs, &replay, &next_seq, error);
+	if (r >= 0 && replay)
+		r = ter_recovery_read_clock(replay, &numbers, error);
+	if (r >= 0)
+		r = build_rooms(fs, &numbers, error);
+	if (r >= 0 && job)
+		r = job->step(job->arg, "replay", 0, 0);
+	if (r >= 0 && !fs->format)
+		r = replay ? ter_recovery_replay_keys(fs->btrees, replay, &numbers, error) : set_clean_roots(fs, error);
+	if (r >= 0)
+		r = build_upper_rooms(fs, &numbers, error);
+	if (r >= 0 && replay)
+		r = ter_recovery_replay_data(fs->vfs, fs->data, replay, &numbers, error);
+	if (r >= 0) {
+		r = ter_alloc_load(fs->alloc);
+		if (r < 0)
+			ter_fail_errno(error, r, "The counters of space cannot be read: %s.", strerror(-r));
+	}
+	if (r >= 0 && !fs->read_only)
+		r = go_read_write(fs, replay, next_seq, error);
+	note_recovery(fs, &numbers, replay != NULL, start_ns);
+	/* A read-only start keeps replayed keys in its cache only; their bytes were copied into nodes and the dirty buffer. */
+	ter_journal_replay_free(replay);
+	return r < 0 ? ter_fail_errno(error, r, "The filesystem cannot be started: %s.", strerror(-r)) : 0;
+}
+
+int ter_fs_start(struct ter_fs *fs, const struct ter_job_ctl *job, struct ter_error *error)
+{
+	int r;
+
+	ter_lock_acquire(&fs->life);
+	if (fs->state != TER_FS_OPENED) {
+		ter_lock_release(&fs->life);
+		return ter_fail(error, TER_ERR_ALREADY_RUNNING, "The filesystem was started already.");
+	}
+	ter_super_set_state(fs, TER_FS_STARTING, TER_ACCESS_NONE);
+	r = start_locked(fs, job, error);
+	if (r < 0)
+		ter_super_set_state(fs, TER_FS_FAILED, TER_ACCESS_NONE);
+	else
+		ter_super_set_state(fs, TER_FS_RUNNING, fs->read_only ? TER_ACCESS_RO : TER_ACCESS_RW);
+	ter_lock_release(&fs->life);
+	return r;
+}
+
+/* --- stop --- */
+
+/* L4: nothing dirty is left, twice in a row. */
+static int flush_everything(struct ter_fs *fs)
+{
+	unsigned idle = 0;
+	int r;
+
+	for (unsigned pass = 0; pass < FLUSH_PASSES_MAX && idle < 2; pass++) {
+		r = ter_data_flush_all(fs->data);
+		if (r < 0)
+			return r;
+		r = ter_vfs_write_inodes(fs->vfs);
+		if (r < 0)
+			return r;
+		r = ter_btrees_flush(fs->btrees);
+		if (r < 0)
+			return r;
+		idle = r == 0 ? idle + 1 : 0;
+	}
+	return idle >= 2 ? 0 : -EBUSY;
+}
+
+static int write_clean_section(struct ter_fs *fs, uint64_t last_seq, struct ter_error *error)
+{
+	struct ter_root roots[TER_BTREE_ROOTS_MAX] = { 0 };
+	const unsigned nr = ter_btrees_get_roots(fs->btrees, roots, TER_BTREE_ROOTS_MAX);
+	struct ter_sb *sb = fs->sb.sb;
+
+	ter_lock_acquire(&fs->sb.lock);
+	memset(sb->roots, 0, sizeof(sb->roots));
+	for (unsigned i = 0; i < nr; i++)
+		sb->roots[i] = roots[i];
+	sb->journal_seq_clean = last_seq;
+	sb->next_node_seq = ter_btrees_next_node_seq(fs->btrees);
+	sb->next_inum = ter_vfs_next_inum(fs->vfs);
+	sb->clean = true;
+	sb->initialized = true;
+	ter_lock_release(&fs->sb.lock);
+	return ter_sb_write(&fs->sb, error);
+}
+
+static int flush_members(struct ter_fs *fs)
+{
+	for (unsigned i = 0; i < TER_DEVS_MAX; i++) {
+		struct ter_dev *dev = &fs->members->dev[i];
+
+		if (dev->used && ter_dev_writable(dev))
+			(void)ter_dev_flush(dev); /* counted there; a member that fails is seen as degraded at the next open */
+	}
+	return 0;
+}
+
+static int stop_clean(struct ter_fs *fs, struct ter_error *error)
+{
+	uint64_t last_seq;
+	int r;
+
+	ter_vfs_set_journal(fs->vfs, fs->journal, true); /* new writers get EROFS; those inside finish, and so does reaping */
+	r = flush_everything(fs);
+	if (r < 0)
+		return ter_fail_errno(error, r, "What is in memory cannot be written: %s.", strerror(-r));
+	ter_data_stop(fs->data);
+	fs->data_run = false;
+	ter_alloc_stop(fs->alloc);
+	fs->alloc_run = false;
+	r = flush_everything(fs); /* what the allocator's last work dirtied */
+	if (r < 0)
+		return ter_fail_errno(error, r, "What is in memory cannot be written: %s.", strerror(-r));
+	ter_btrees_stop(fs->btrees);
+	fs->btrees_run = false;
+	r = ter_journal_stop(fs->journal, &last_seq);
+	if (r < 0)
+		return ter_fail_errno(error, r, "The journal cannot be closed: %s.", strerror(-r));
+	flush_members(fs);
+	r = write_clean_section(fs, last_seq, error);
+	return r < 0 ? ter_fail_errno(error, r, "The superblock cannot be written: %s.", strerror(-r)) : 0;
+}
+
+static void halt_tasks(struct ter_fs *fs)
+{
+	if (fs->journal)
+		ter_journal_halt(fs->journal, -ESHUTDOWN);
+	if (fs->data_run)
+		ter_data_stop(fs->data);
+	if (fs->alloc_run)
+		ter_alloc_stop(fs->alloc);
+	if (fs->btrees_run)
+		ter_btrees_stop(fs->btrees);
+	fs->data_run = fs->alloc_run = fs->btrees_run = false;
+}
+
+static void free_rooms(struct ter_fs *fs)
+{
+	/* Nobody reaps any more; what is dirty (replayed by a read-only start, or halted) goes while its inodes are there. */
+	if (fs->vfs)
+		ter_vfs_set_journal(fs->vfs, NULL, true);
+	ter_data_free(TAKE_PTR(fs->data));
+	ter_vfs_free(TAKE_PTR(fs->vfs));
+	ter_alloc_free(TAKE_PTR(fs->alloc));
+	ter_btrees_free(TAKE_PTR(fs->btrees));
+	ter_journal_free(TAKE_PTR(fs->journal));
+	region_put(fs, &fs->data_region);
+	region_put(fs, &fs->journal_region);
+}
+
+int ter_fs_stop(struct ter_fs *fs, struct ter_error *error)
+{
+	int r = 0;
+
+	ter_lock_acquire(&fs->life);
+	if (fs->state == TER_FS_RUNNING) {
+		ter_super_set_state(fs, TER_FS_STOPPING, fs->access);
+		if (fs->access == TER_ACCESS_RW && !fs->emergency)
+			r = stop_clean(fs, error);
+	}
+	if (fs->state != TER_FS_STOPPED) {
+		halt_tasks(fs);
+		ter_super_set_state(fs, r < 0 ? TER_FS_FAILED : TER_FS_STOPPED, TER_ACCESS_NONE);
+	}
+	ter_lock_release(&fs->life);
+	return r;
+}
+
+void ter_fs_close(struct ter_fs *fs)
+{
+	if (!fs)
+		return;
+	(void)ter_fs_stop(fs, NULL); /* who wants to know calls stop first */
+	free_rooms(fs);
+	for (unsigned i = 0; i < TER_DEVS_MAX; i++)
+		ter_bdev_close(TAKE_PTR(fs->members->dev[i].bdev));
+	ter_sb_free(fs->sb.sb);
+	free(fs->members);
+	ter_lock_destroy(&fs->sb.lock);
+	ter_lock_destroy(&fs->sb.write_lock);
+	ter_lock_destroy(&fs->status);
+	ter_lock_destroy(&fs->life);
+	free(fs);
+}
+
+int ter_fs_sync(struct ter_fs *fs)
+{
+	if (fs->access == TER_ACCESS_RO)
+		return 0;
+	if (fs->emergency)
+		return -EROFS;
+	return fs->state == TER_FS_RUNNING ? ter_vfs_sync(fs->vfs) : -EINVAL;
+}
+
+/*
+ * Read-only: everything is written and the superblock says clean; the rooms stay for reading. Read-write again: as at start, without replay.
+ */
+static int to_read_only(struct ter_fs *fs, struct ter_error *error)
+{
+	int r;
+
+	r = stop_clean(fs, error);
+	if (r < 0) {
+		ter_vfs_set_journal(fs->vfs, fs->journal, false);
+		return r;
+	}
+	fs->read_only = true;
+	ter_super_set_state(fs, TER_FS_RUNNING, TER_ACCESS_RO);
+	return 0;
+}
+
+static int to_read_write(struct ter_fs *fs, struct ter_error *error)
+{
+	const uint64_t next_seq = fs->sb.sb->journal_seq_clean + 1;
+	int r;
+
+	if (!fs->sb.sb->clean)
+		return ter_fail(error, TER_ERR_NOT_SUPPORTED,
+				"The filesystem was started read-only after a crash. Stop it and start it again to write to it.");
+	if (fs->opened_read_only)
+		return ter_fail(error, TER_ERR_NOT_SUPPORTED,
+				"The filesystem's members were opened read-only. Stop it and start it again to write to it.");
+	ter_journal_free(TAKE_PTR(fs->journal));
+	region_put(fs, &fs->journal_region);
+	r = go_read_write(fs, NULL, next_seq, error);
+	if (r < 0)
+		return r;
+	fs->read_only = false;
+	ter_super_set_state(fs, TER_FS_RUNNING, TER_ACCESS_RW);
+	return 0;
+}
+
+int ter_fs_set_read_only(struct ter_fs *fs, bool read_only, struct ter_error *error)
+{
+	int r = 0;
+
+	ter_lock_acquire(&fs->life);
+	if (fs->state != TER_FS_RUNNING)
+		r = ter_fail(error, TER_ERR_WRONG_STATE, "The filesystem is not running.");
+	else if (fs->emergency)
+		r = read_only ? 0 : ter_fail(error, TER_ERR_EMERGENCY_READ_ONLY,
+					     "The filesystem went read-only after an error: %s Stop it, check it, and start it again.",
+					     fs->last_error);
+	else if (read_only && fs->access == TER_ACCESS_RW)
+		r = to_read_only(fs, error);
+	else if (!read_only && fs->access == TER_ACCESS_RO)
+		r = to_read_write(fs, error);
+	ter_lock_release(&fs->life);
+	return r;
+}

@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The pool object, for the files of this room only. */
+#ifndef TER_SUPER_PRIV_H
+#define TER_SUPER_PRIV_H
+
+#include <stdatomic.h>
+
+#include "super/fs.h"
+
+#define TER_EVENT_TEXT_MAX 256
+
+struct ter_region {
+	void *base;
+	size_t bytes;
+};
+
+struct ter_fs {
+	struct ter_env env;
+	ter_fs_event_fn on_event;
+	void *event_arg;
+
+	struct ter_lock life;   /* rank FS_STATE: start, stop, read-only, options: one at a time */
+	struct ter_lock status; /* rank LEAF; guards what follows */
+	enum ter_fs_state state;
+	enum ter_access access;
+	char last_error[TER_ERROR_TEXT_MAX];
+	char recovery[256];
+	uint64_t errors;
+
+	bool degraded;           /* members missing since open */
+	bool format;             /* first start, from format */
+	bool read_only;          /* as it runs now */
+	bool opened_read_only;   /* the devices cannot be written */
+	_Atomic bool emergency;
+	uint64_t memory_limit;
+
+	struct ter_sb_handle sb;
+	struct ter_members *members;
+	struct ter_journal *journal;
+	struct ter_btrees *btrees;
+	struct ter_alloc *alloc;
+	struct ter_data *data;
+	struct ter_vfs *vfs;
+	struct ter_region journal_region, data_region;
+	bool btrees_run, alloc_run, data_run;
+};
+
+/* events.c */
+void ter_super_set_state(struct ter_fs *fs, enum ter_fs_state state, enum ter_access access);
+void ter_super_event(struct ter_fs *fs, enum ter_event_kind kind, int dev_idx, uint64_t inum, int err, const char *fmt, ...) TER_PRINTF(6, 7);
+void ter_super_on_dev_error(void *arg, struct ter_dev *dev, enum ter_dev_errkind kind, int r);
+void ter_super_on_btree_error(void *arg, int r, const char *text);
+void ter_super_on_journal_error(void *arg, int r, const char *text);
+void ter_super_on_degraded(void *arg, uint64_t seq, unsigned copies, unsigned wanted);
+void ter_super_on_damage(void *arg, unsigned dev_idx, uint64_t inum, uint64_t offset_bytes, bool repaired);
+
+/* open.c */
+struct ter_fs *ter_super_new(const struct ter_env *env, struct ter_sb *sb, struct ter_members *members);
+uint64_t ter_super_online_mask(const struct ter_members *members);
+
+/* signature.c: what libblkid sees on an open path. Return: 0 with an empty or filled @type; negative errno. */
+int ter_super_signature(const char *path, char *type, size_t type_bytes, struct ter_error *error);
+
+#endif

@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* What the daemon hands to core: threads, block devices, plugins, memory. One per process. */
+#ifndef TD_ENGINE_H
+#define TD_ENGINE_H
+
+#include "plugins/plugins.h"
+#include "super/fs.h"
+
+struct td_engine {
+	struct ter_exec *exec;
+	struct ter_io *io;
+	struct ter_plugins *plugins;
+	struct ter_env env;
+};
+struct td_engine_params {
+	const char *io_backend;  /* "uring", "threads" or NULL: the best */
+	bool allow_plugin_path;
+};
+int td_engine_init(struct td_engine *engine, const struct td_engine_params *params, struct ter_error *error);
+void td_engine_destroy(struct td_engine *engine); /* every pool closed */
+
+/* The kernel must not make this process write its own dirty pages to get memory: it is part of the way they take. Where it is permitted. */
+void td_mark_io_flusher(void);
+
+#endif

@@ -1,0 +1,148 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The whole engine on simulated devices, for tests: members, a seeded workload with a model beside it, and the oracle of what may be found after a crash
+ *
+ * Everything runs under the cooperative scheduler: one seed, one run. A run (eng_run()) is one scheduler run; a pool lives within one.
+ */
+#ifndef ENGINE_RIG_H
+#define ENGINE_RIG_H
+
+#include "fs/tree_model.h"
+#include "io/sim.h"
+#include "super/fs.h"
+
+#define ENG_DEVS_MAX 4
+#define ENG_NODES_MAX 4000
+#define ENG_OPS_MAX 4000
+
+struct eng_layout {
+	const char *name;
+	unsigned devs;
+	uint64_t dev_bytes[ENG_DEVS_MAX];
+	unsigned replicas;
+	const char *compression;
+	int lost; /* this member is gone when the pool is opened again after a cut; -1: none */
+};
+extern const struct eng_layout eng_layouts[];
+extern const unsigned eng_layouts_nr;
+
+/* What was done to a file's bytes, for the oracle. */
+struct eng_data_op {
+	unsigned op;     /* when: index into eng.ops_nr */
+	enum { ENG_WRITE, ENG_TRUNCATE, ENG_ZERO, ENG_GROW } kind;
+	uint64_t from, to, size; /* size: of the file afterwards */
+	bool sets_size;          /* in its own transaction */
+	uint64_t pattern;
+};
+/* What a sync made durable. */
+struct eng_base {
+	unsigned op;
+	uint64_t event, size;
+	uint8_t *data;
+};
+struct eng_node {
+	uint64_t node;
+	unsigned born, last_ns; /* op that made it; newest op that changed its name, links or attributes */
+	bool is_dir, synced;    /* synced: nothing changed since the newest base */
+	struct eng_data_op *ops;
+	unsigned ops_nr, ops_max;
+	struct eng_base *bases;
+	unsigned bases_nr;
+};
+/* Every operation up to op is durable once event is over. */
+struct eng_floor {
+	uint64_t event;
+	unsigned op;
+};
+
+struct eng {
+	struct eng_layout layout;
+	uint64_t seed, rnd;
+	struct ter_exec *exec;
+	struct ter_io *io;
+	struct ter_sim *sim;
+	struct ter_codecs codecs;
+	struct ter_env env;
+	struct ter_options options;
+	char dir[64], path[ENG_DEVS_MAX][80];
+	struct ter_error error;
+	int absent; /* member that eng_open() leaves out; -1: none */
+
+	/* while a pool is open */
+	struct ter_fs *fs;
+	struct ter_vfs *vfs;
+	unsigned events[8]; /* by enum ter_event_kind */
+	char last_event[256];
+
+	/* the model and its history */
+	struct tree_model *tm;
+	unsigned ops_nr;
+	uint64_t ns_hash[ENG_OPS_MAX + 1]; /* after so many operations */
+	uint64_t started[ENG_OPS_MAX + 1]; /* event count when operation i (from 1) was issued */
+	struct eng_floor floors[ENG_OPS_MAX];
+	unsigned floors_nr;
+	struct eng_node nodes[ENG_NODES_MAX];
+	unsigned nodes_nr;
+	const char *last_op; /* what the workload was doing, for messages */
+
+	/* a failure, said once */
+	bool failed;
+	char why[1024];
+};
+
+/* --- rig (engine_rig.c) --- */
+uint64_t eng_seed(void); /* TER_TEST_SEED, or a fixed one; printed */
+struct eng *eng_new(const struct eng_layout *layout, uint64_t seed);
+void eng_free(struct eng *e);
+/*
+ * A scheduler and devices of their own for one crash state, so that it can be looked at again without all those before it. The devices are
+ * zeros until ter_sim_apply() or so. Model and history stay.
+ */
+struct eng_machine {
+	struct ter_exec *exec;
+	struct ter_io *io;
+	struct ter_sim *sim;
+};
+void eng_machine_enter(struct eng *e, uint64_t seed, struct eng_machine *ret_before);
+void eng_machine_leave(struct eng *e, const struct eng_machine *before);
+uint64_t eng_rnd(struct eng *e);
+unsigned eng_below(struct eng *e, unsigned n);
+/* One scheduler run. A deadlock is a failure. */
+void eng_run(struct eng *e, void (*fn)(struct eng *e, void *arg), void *arg);
+/* Notes a failure (the first is kept); returns false, for `return eng_fail(...)`. */
+bool eng_fail(struct eng *e, const char *fmt, ...) TER_PRINTF(2, 3);
+#define ENG_CHECK(e, condition)                                                                                        \
+	do {                                                                                                           \
+		if (!(condition))                                                                                      \
+			return eng_fail(e, "%s:%d: %s", __FILE__, __LINE__, #condition);                               \
+	} while (0)
+
+/* Inside a run. 0 or a negative errno with e->error. */
+int eng_format(struct eng *e);
+int eng_open(struct eng *e, bool read_only, int degraded); /* all members but the absent one; no start */
+int eng_start(struct eng *e, bool read_only, int degraded); /* open and start; closed again when that fails */
+int eng_stop(struct eng *e);                               /* clean stop and close */
+void eng_close(struct eng *e);                             /* whatever state it is in */
+bool eng_fsck_clean(struct eng *e);                        /* says what was found */
+/* What @fn says of a run's end when the process dies in it. */
+void eng_guard(const char *line, unsigned seconds);
+
+/* --- workload (engine_ops.c) --- */
+void eng_model_new(struct eng *e);   /* an empty pool's */
+void eng_model_free(struct eng *e);
+bool eng_step(struct eng *e);        /* one operation by e->rnd, compared with the model */
+bool eng_sync_all(struct eng *e);    /* an operation of its own */
+bool eng_stopped(struct eng *e);     /* after a clean stop: all is durable, and what had no name is gone */
+uint8_t eng_byte(uint64_t pattern, uint64_t offset);
+bool eng_compare(struct eng *e);     /* engine and model are the same now */
+
+/* --- oracle (engine_oracle.c) --- */
+uint64_t eng_hash_bytes(uint64_t h, const void *bytes, size_t nr);
+uint64_t eng_model_hash(struct eng *e);
+/* The pool now running against the history, as of a cut before @event. */
+bool eng_judge(struct eng *e, uint64_t at);
+unsigned eng_floor_at(const struct eng *e, uint64_t at);
+/* More work on a recovered pool that the model knows nothing of; then sync. */
+bool eng_goes_on(struct eng *e, unsigned steps);
+
+#endif
