@@ -4,6 +4,7 @@
 
 #include "log.h"
 #include "pools.h"
+#include "unit_name.h"
 
 #define SYSTEMD "org.freedesktop.systemd1"
 #define SYSTEMD_PATH "/org/freedesktop/systemd1"
@@ -11,49 +12,23 @@
 #define UNIT_NAME_MAX 256 /* systemd's own bound */
 
 struct unit_call {
+	struct td_pools *pools;
 	sd_bus *sd;
+	char uuid[TER_UUID_TEXT_BYTES];
 	struct ter_bus_call *call;
 	sd_bus_slot *method, *signal;
 	char where[PATH_MAX], unit[UNIT_NAME_MAX], job[TER_BUS_PATH_MAX];
 	bool start;
 };
 
-/* As systemd-escape --path --suffix=mount. */
-int td_mount_unit_name(const char *where, char *ret, size_t bytes)
-{
-	static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789:_.";
-	size_t used = 0;
-	bool slash = false;
-
-	for (const char *p = where; *p; p++) {
-		int n;
-
-		if (*p == '/') {
-			slash = used > 0;
-			continue;
-		}
-		if (slash && used + 1 < bytes)
-			ret[used++] = '-';
-		if (strchr(plain, *p) && !(*p == '.' && used == 0))
-			n = snprintf(ret + used, bytes - used, "%c", *p);
-		else
-			n = snprintf(ret + used, bytes - used, "\\x%02x", (unsigned char)*p);
-		slash = false;
-		if (n < 0 || (size_t)n >= bytes - used)
-			return -ENAMETOOLONG;
-		used += (size_t)n;
-	}
-	if ((size_t)snprintf(ret + used, bytes - used, "%s.mount", used ? "" : "-") >= bytes - used)
-		return -ENAMETOOLONG;
-	return 0;
-}
-
 static void finish(struct unit_call *u, const struct ter_error *error)
 {
-	if (error || !u->start)
+	if (error)
 		ter_bus_answer(u->call, error);
-	else
+	else if (u->start)
 		ter_bus_answer_text(u->call, u->where);
+	else
+		td_pools_answer_unmounted(u->pools, u->uuid, u->where, u->call);
 	sd_bus_slot_unref(u->method);
 	sd_bus_slot_unref(u->signal);
 	sd_bus_unref(u->sd);
@@ -117,7 +92,7 @@ static int append_start(sd_bus_message *m, const struct unit_call *u, const char
 	return r < 0 ? r : sd_bus_message_append(m, "a(sa(sv))", 0);
 }
 
-static struct unit_call *unit_call_new(struct td_pools *pools, const char *where, bool start, struct ter_bus_call *call, struct ter_error *error)
+static struct unit_call *unit_call_new(struct td_pool *pool, const char *where, bool start, struct ter_bus_call *call, struct ter_error *error)
 {
 	struct unit_call *u = calloc(1, sizeof(*u));
 	int r;
@@ -126,7 +101,9 @@ static struct unit_call *unit_call_new(struct td_pools *pools, const char *where
 		ter_fail(error, TER_ERR_NO_MEMORY, "Not enough memory for this call.");
 		return NULL;
 	}
-	u->sd = sd_bus_ref(ter_bus_sd(pools->bus));
+	u->pools = pool->pools;
+	snprintf(u->uuid, sizeof(u->uuid), "%s", pool->text);
+	u->sd = sd_bus_ref(ter_bus_sd(pool->pools->bus));
 	u->call = call;
 	u->start = start;
 	snprintf(u->where, sizeof(u->where), "%s", where);
@@ -167,7 +144,7 @@ void td_mount_unit_start(struct td_pool *pool, const char *where, const char *op
 	struct unit_call *u;
 	int r;
 
-	u = unit_call_new(pool->pools, where, true, call, &error);
+	u = unit_call_new(pool, where, true, call, &error);
 	if (!u) {
 		ter_bus_answer(call, &error);
 		return;
@@ -180,14 +157,14 @@ void td_mount_unit_start(struct td_pool *pool, const char *where, const char *op
 	send_call(u, m, r);
 }
 
-void td_mount_unit_stop(struct td_pools *pools, const char *where, struct ter_bus_call *call)
+void td_mount_unit_stop(struct td_pool *pool, const char *where, struct ter_bus_call *call)
 {
 	struct ter_error error = { 0 };
 	sd_bus_message *m = NULL;
 	struct unit_call *u;
 	int r;
 
-	u = unit_call_new(pools, where, false, call, &error);
+	u = unit_call_new(pool, where, false, call, &error);
 	if (!u) {
 		ter_bus_answer(call, &error);
 		return;

@@ -469,19 +469,28 @@ static gboolean on_unmount_late(gpointer data)
 	return G_SOURCE_REMOVE;
 }
 
+void td_pools_answer_unmounted(struct td_pools *pools, const char *uuid, const char *where, struct ter_bus_call *call)
+{
+	struct td_pool *pool = td_pools_by_text(pools, uuid);
+	struct td_mount *mount = pool ? pool->mount : NULL;
+
+	if (mount && strcmp(mount->where, where) == 0 && !mount->unmount_call) {
+		mount->unmount_call = call;
+		mount->unmount_timer = g_timeout_add_seconds(END_SECONDS_MAX, on_unmount_late, mount);
+	} else {
+		ter_bus_answer(call, NULL);
+	}
+}
+
 static void unmount_done(struct td_job *job)
 {
 	struct unmount *u = job->arg;
-	struct td_pool *pool = td_pools_by_text(u->pools, u->uuid);
-	struct td_mount *mount = pool ? pool->mount : NULL;
 
-	/* The caller hears of it when MountPoints is right. A lazy one may take for ever. */
-	if (job->r >= 0 && !u->lazy && mount && strcmp(mount->where, u->where) == 0 && !mount->unmount_call) {
-		mount->unmount_call = u->call;
-		mount->unmount_timer = g_timeout_add_seconds(END_SECONDS_MAX, on_unmount_late, mount);
-	} else {
+	/* A lazy one may take for ever. */
+	if (job->r < 0 || u->lazy)
 		ter_bus_answer(u->call, &job->error);
-	}
+	else
+		td_pools_answer_unmounted(u->pools, u->uuid, u->where, u->call);
 	free(u);
 }
 
@@ -496,7 +505,7 @@ void td_pool_unmount(struct td_pool *pool, const char *where, bool lazy, struct 
 		return;
 	}
 	if (pool->pools->by_systemd) {
-		td_mount_unit_stop(pool->pools, where, call);
+		td_mount_unit_stop(pool, where, call);
 		return;
 	}
 	u = calloc(1, sizeof(*u));

@@ -160,9 +160,10 @@ void td_pool_mount(struct td_pool *pool, const struct ter_bus_who *who, const st
 void td_pool_unmount(struct td_pool *pool, const char *where, bool lazy, struct ter_bus_call *call);
 void td_pool_attach(struct td_pool *pool, const struct ter_bus_who *who, const struct ter_bus_attach *attach, struct ter_bus_call *call);
 void td_pool_detach(struct td_pool *pool, const char *where, struct ter_bus_call *call);
+/* After a successful unmount: answers when MountPoints is right, or after a few seconds. */
+void td_pools_answer_unmounted(struct td_pools *pools, const char *uuid, const char *where, struct ter_bus_call *call);
 /* systemd's units; each answers @call. */
 void td_mount_unit_start(struct td_pool *pool, const char *where, const char *options, struct ter_bus_call *call);
-void td_mount_unit_stop(struct td_pools *pools, const char *where, struct ter_bus_call *call);
-int td_mount_unit_name(const char *where, char *ret, size_t bytes);
+void td_mount_unit_stop(struct td_pool *pool, const char *where, struct ter_bus_call *call);
 
 #endif

@@ -126,7 +126,7 @@ static enum room bucket_room(struct ter_alloc *alloc, const struct attempt *at, 
 	int64_t now_line, line;
 
 	watermark_lines(alloc, at, dev, &now_line, &line);
-	if (at->searched_devs >> dev->idx & 1)
+	if (at->searched_devs >> dev->idx & 1 && !alloc->dev[dev->idx].batch_nr && !ter_open_set_aside(alloc, dev->idx))
 		free_nr = 0;
 	if (free_nr > now_line && free_nr + pending > line)
 		return ROOM_YES;
@@ -258,7 +258,7 @@ static int find_bucket(struct ter_alloc *alloc, struct attempt *at, unsigned dev
 
 	if (!b) {
 		ter_open_close(alloc, at->wp, dev_idx);
-		r = ter_open_next(alloc, at->wp, dev_idx);
+		r = ter_open_next(alloc, at->wp, dev_idx, at->searched_devs >> dev_idx & 1);
 		if (r == -ENODATA) {
 			at->need_refill_dev = dev_idx;
 			return GET_REFILL;

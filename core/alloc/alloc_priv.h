@@ -128,8 +128,9 @@ int64_t ter_alloc_free_nr(struct ter_alloc *alloc, unsigned dev_idx); /* counted
 
 /* open_bucket.c; lock held */
 bool ter_open_find(struct ter_alloc *alloc, unsigned dev_idx, uint64_t bucket, struct ter_open_bucket **ret);
-/* Opens the next bucket of a write point. 0; -ENODATA: none known, refill; -EBUSY: too many open. */
-int ter_open_next(struct ter_alloc *alloc, struct ter_wp *wp, unsigned dev_idx);
+/* Opens the next bucket of a write point; @steal: if need be one that others set aside. 0; -ENODATA: none known, refill; -EBUSY: too many open. */
+int ter_open_next(struct ter_alloc *alloc, struct ter_wp *wp, unsigned dev_idx, bool steal);
+unsigned ter_open_set_aside(const struct ter_alloc *alloc, unsigned dev_idx); /* by all write points */
 void ter_open_get(struct ter_open_bucket *bucket);
 void ter_open_put(struct ter_alloc *alloc, struct ter_open_bucket *bucket);
 void ter_open_close(struct ter_alloc *alloc, struct ter_wp *wp, unsigned dev_idx); /* nothing open is fine */

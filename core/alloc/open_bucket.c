@@ -131,7 +131,7 @@ static bool fill_run(struct ter_alloc *alloc, struct ter_run *run, unsigned dev_
 	return true;
 }
 
-/* Nothing else is free: what other write points have set aside. */
+/* What other write points have set aside. */
 static bool steal_from_runs(struct ter_alloc *alloc, struct ter_run *run, unsigned dev_idx)
 {
 	for (unsigned i = 0; i < TER_WP_NR; i++) {
@@ -157,7 +157,16 @@ static void close_idle(struct ter_alloc *alloc, const struct ter_wp *except)
 				ter_open_close(alloc, &alloc->wp[i], d);
 }
 
-int ter_open_next(struct ter_alloc *alloc, struct ter_wp *wp, unsigned dev_idx)
+unsigned ter_open_set_aside(const struct ter_alloc *alloc, unsigned dev_idx)
+{
+	unsigned nr = 0;
+
+	for (unsigned i = 0; i < TER_WP_NR; i++)
+		nr += alloc->wp[i].run[dev_idx].nr;
+	return nr;
+}
+
+int ter_open_next(struct ter_alloc *alloc, struct ter_wp *wp, unsigned dev_idx, bool steal)
 {
 	struct ter_run *run = &wp->run[dev_idx];
 	struct ter_open_bucket *b;
@@ -169,7 +178,7 @@ int ter_open_next(struct ter_alloc *alloc, struct ter_wp *wp, unsigned dev_idx)
 	b = alloc->open_unused;
 	if (!b)
 		return -EBUSY;
-	if (!run->nr && !fill_run(alloc, run, dev_idx) && !steal_from_runs(alloc, run, dev_idx))
+	if (!run->nr && !fill_run(alloc, run, dev_idx) && !(steal && steal_from_runs(alloc, run, dev_idx)))
 		return -ENODATA;
 	alloc->open_unused = b->next;
 	*b = (struct ter_open_bucket){ .bucket = run->first, .gen = run->gen[0], .refs = 1, .dev = (uint8_t)dev_idx };

@@ -154,12 +154,15 @@ enum {
 	TER_DESCEND_WRITE = 1 << 0,  /* lock the node found for writing */
 	TER_DESCEND_TRY = 1 << 1,    /* wait for nothing: -EDEADLK */
 	TER_DESCEND_NOWAIT = 1 << 2, /* -EAGAIN where a node has to be read, and have it read */
+	TER_DESCEND_CACHED = 1 << 3, /* -EDEADLK where a node has to be read */
 };
 /*
  * The node at @level that covers @pos, locked. Nodes whose owner is @owner count as locked already and stay so: *ret_held (may be NULL when @owner is) says that the one
  * found is such. -ENOENT: the btree is not that high. -EAGAIN, -EDEADLK, -EIO, -EUCLEAN, -ENOMEM, -EBUSY.
  */
 int ter_descend(struct ter_btree *tree, unsigned level, struct ter_pos pos, unsigned flags, const void *owner, struct ter_node **ret_node, bool *ret_held);
+/* The same from @from, which @owner holds and which covers @pos; waits for locks, the one found is for writing. -EDEADLK: a node is not in memory. */
+int ter_descend_below(struct ter_node *from, unsigned level, struct ter_pos pos, const void *owner, struct ter_node **ret_node, bool *ret_held);
 void ter_node_unlock_read(struct ter_node *node);
 void ter_node_unlock_write(struct ter_node *node);
 /* Have the child of slot @idx of @parent (read-locked) read if it is not there; errors are left to who reads. */

@@ -13,6 +13,10 @@
 #define FIRST_NONE UINT32_MAX
 #define FIRST_ROOT (UINT32_MAX - 1)
 #define TRIES_BEFORE_TURNSTILE 4
+#define TRIES_BEFORE_BACKOFF 8
+#define TRIES_OF_NOWAIT 64
+#define BACKOFF_STEP_NS 10000ull
+#define BACKOFF_MAX_NS TER_NS_PER_MS
 #define TRIES_BEFORE_NO_EVICT 8 /* a commit that had to begin again so often may be losing its nodes to eviction */
 
 struct commit {
@@ -21,6 +25,7 @@ struct commit {
 	uint32_t first;     /* the update whose node is waited for */
 	uint32_t nodes_nr;
 	bool root_locked, no_evict, in_turnstile;
+	bool no_chain;      /* wait for first alone */
 	struct ter_btree *wait_tree; /* a leaf of it is over its limit (T5) */
 	uint64_t wait_change;
 	uint32_t journal_bytes;
@@ -50,6 +55,14 @@ static bool is_in(const struct ter_update *u, const struct ter_node *node)
 	return node && node->tree->id == u->btree && node->level == u->level && ter_node_covers(node, u->pos);
 }
 
+static int locked(struct commit *c, struct ter_update *u, struct ter_node *node, bool held)
+{
+	u->node = node;
+	u->locked = !held;
+	c->nodes_nr += u->locked;
+	return c->nodes_nr <= TER_COMMIT_NODES_MAX ? 0 : -E2BIG;
+}
+
 static int lock_one(struct commit *c, uint32_t i, bool try)
 {
 	struct ter_update *u = &c->trans->updates[i];
@@ -59,48 +72,67 @@ static int lock_one(struct commit *c, uint32_t i, bool try)
 	int r;
 
 	r = ter_descend(&c->bt->tree[u->btree], u->level, u->pos, flags, c->trans, &node, &held);
-	if (r < 0)
-		return r;
-	u->node = node;
-	u->locked = !held;
-	c->nodes_nr += u->locked;
-	return c->nodes_nr <= TER_COMMIT_NODES_MAX ? 0 : -E2BIG;
+	return r < 0 ? r : locked(c, u, node, held);
 }
 
-/* Nodes that lie above update @first in its btree, highest level first: they may be held while that one is waited for, and would be in the way of others otherwise. */
-static int lock_above(struct commit *c, uint32_t first)
+static int lock_below(struct commit *c, uint32_t i, struct ter_node *above)
+{
+	struct ter_update *u = &c->trans->updates[i];
+	struct ter_node *node;
+	bool held;
+	int r;
+
+	r = ter_descend_below(above, u->level, u->pos, c->trans, &node, &held);
+	return r < 0 ? r : locked(c, u, node, held);
+}
+
+/*
+ * Update @first's node is waited for, but before it the nodes above it that are wanted, too, from the top down: going down from one that is held nobody waits for what is above
+ * it. Were it the other way round, who waits for the lower one would in the meantime hold the upper one on his way down.
+ */
+static int lock_chain(struct commit *c, uint32_t first)
 {
 	struct ter_trans *trans = c->trans;
 	struct ter_structure *st = trans->structure;
 	struct ter_update *u = &trans->updates[first];
+	struct ter_node *above = NULL;
 	unsigned at;
 	bool found;
-	int r;
+	int r = 0;
 
 	if (st && st->root && st->tree->id == u->btree) {
 		r = ter_root_lock_write(st->tree, trans, false);
-		if (r < 0)
-			return r;
-		c->root_locked = true;
+		c->root_locked = r == 0;
 	}
-	for (int level = TER_BTREE_DEPTH_MAX - 1; level > u->level; level--) {
+	for (int level = TER_BTREE_DEPTH_MAX - 1; level > u->level && r == 0; level--) {
 		at = ter_trans_find(trans, u->btree, (unsigned)level, u->pos, &found);
 		if (at == trans->updates_nr || trans->updates[at].btree != u->btree || trans->updates[at].level != level)
 			continue;
-		r = lock_one(c, at, false);
-		if (r < 0)
-			return r;
+		if (!above)
+			r = lock_one(c, at, false);
+		else if (ter_node_covers(above, trans->updates[at].pos))
+			r = lock_below(c, at, above);
+		else
+			continue;
+		if (r == 0)
+			above = trans->updates[at].node;
 	}
-	return 0;
+	if (r < 0)
+		return r;
+	if (!above)
+		return lock_one(c, first, false);
+	return ter_node_covers(above, u->pos) ? lock_below(c, first, above) : -EDEADLK;
 }
 
 /* What was in the way is waited for. */
 static int lock_first(struct commit *c)
 {
 	uint32_t first = c->first;
+	bool chain = !c->no_chain;
 	int r;
 
 	c->first = FIRST_NONE;
+	c->no_chain = false;
 	if (first == FIRST_NONE)
 		return 0;
 	if (first == FIRST_ROOT) {
@@ -108,8 +140,14 @@ static int lock_first(struct commit *c)
 		c->root_locked = r == 0;
 		return r;
 	}
-	r = lock_above(c, first);
-	return r < 0 ? r : lock_one(c, first, false);
+	if (!chain)
+		return lock_one(c, first, false);
+	r = lock_chain(c, first);
+	if (r == -EDEADLK) { /* a node below is not in memory, or what was taken for being above is not: wait with nothing held */
+		c->first = first;
+		c->no_chain = true;
+	}
+	return r;
 }
 
 static int lock_all(struct commit *c)
@@ -459,11 +497,18 @@ static int persist(struct commit *c, unsigned tries)
 	}
 	if (tries < TRIES_BEFORE_TURNSTILE)
 		return 0;
+	if (tries >= TRIES_OF_NOWAIT && (c->trans->flags & TER_TRANS_NOWAIT))
+		return -EAGAIN;
 	if (!(c->trans->flags & TER_TRANS_NOWAIT))
 		ter_lock_acquire(&c->bt->turnstile);
 	else if (!ter_lock_try(&c->bt->turnstile)) /* who has it may be reading a node */
 		return -EAGAIN;
 	c->in_turnstile = true;
+	/* A lock may have been handed to a thread that has no processor yet. A try does not get it then, and trying again would only keep that thread from running. */
+	if (tries >= TRIES_BEFORE_BACKOFF && (c->trans->flags & TER_TRANS_NOWAIT))
+		c->bt->config.exec->ops->yield(c->bt->config.exec);
+	else if (tries >= TRIES_BEFORE_BACKOFF)
+		ter_sleep_ns(c->bt->config.exec, ter_min((uint64_t)(tries - TRIES_BEFORE_BACKOFF + 1) * BACKOFF_STEP_NS, BACKOFF_MAX_NS));
 	return 0;
 }
 

@@ -269,7 +269,7 @@ static int fill_begin(struct ter_btree *tree, struct ter_node *parent, uint32_t 
 	struct ter_node_id id;
 	int r;
 
-	if (flags & TER_DESCEND_TRY)
+	if (flags & (TER_DESCEND_TRY | TER_DESCEND_CACHED))
 		return -EDEADLK;
 	r = missing_id(tree, parent, idx, &id, &ptrs);
 	if (r < 0)
@@ -353,17 +353,15 @@ static int lock_root(struct ter_btree *tree, unsigned level, struct ter_pos pos,
 	return r;
 }
 
-static int descend_once(struct ter_btree *tree, unsigned level, struct ter_pos pos, unsigned flags, const void *owner, struct ter_node **ret_node, bool *ret_held,
-			struct ter_fill **ret_fill, bool *ret_mine)
+/* On from @node, which is locked (@held: by the owner, and stays so). */
+static int walk_down(struct ter_node *node, bool held, unsigned level, struct ter_pos pos, unsigned flags, const void *owner, struct ter_node **ret_node,
+		     bool *ret_held, struct ter_fill **ret_fill, bool *ret_mine)
 {
-	struct ter_node *node, *child;
-	bool held, child_held;
+	struct ter_node *child;
+	bool child_held;
 	uint32_t idx;
-	int r;
+	int r = 0;
 
-	r = lock_root(tree, level, pos, flags, owner, &node, &held, ret_fill, ret_mine);
-	if (r < 0 || *ret_fill)
-		return r;
 	while (node->level > level) {
 		touch(node);
 		child = NULL;
@@ -374,7 +372,7 @@ static int descend_once(struct ter_btree *tree, unsigned level, struct ter_pos p
 		} else {
 			child = __atomic_load_n(&node->keys.children[idx], __ATOMIC_ACQUIRE);
 			if (ter_unlikely(!child))
-				r = fill_begin(tree, node, idx, pos, flags, ret_fill, ret_mine);
+				r = fill_begin(node->tree, node, idx, pos, flags, ret_fill, ret_mine);
 			else
 				r = lock_node(child, (flags & TER_DESCEND_WRITE) && child->level == level, flags & TER_DESCEND_TRY, owner, &child_held);
 		}
@@ -385,12 +383,11 @@ static int descend_once(struct ter_btree *tree, unsigned level, struct ter_pos p
 		node = child;
 		held = child_held;
 		if (ter_unlikely(!ter_node_covers(node, pos))) {
-			r = -EUCLEAN;
 			if (!held && (flags & TER_DESCEND_WRITE) && node->level == level)
 				ter_node_unlock_write(node);
 			else if (!held)
 				ter_node_unlock_read(node);
-			return r;
+			return -EUCLEAN;
 		}
 	}
 	touch(node);
@@ -399,6 +396,27 @@ static int descend_once(struct ter_btree *tree, unsigned level, struct ter_pos p
 	*ret_node = node;
 	*ret_held = held;
 	return 0;
+}
+
+int ter_descend_below(struct ter_node *from, unsigned level, struct ter_pos pos, const void *owner, struct ter_node **ret_node, bool *ret_held)
+{
+	struct ter_fill *fill = NULL;
+	bool mine;
+
+	return walk_down(from, true, level, pos, TER_DESCEND_WRITE | TER_DESCEND_CACHED, owner, ret_node, ret_held, &fill, &mine);
+}
+
+static int descend_once(struct ter_btree *tree, unsigned level, struct ter_pos pos, unsigned flags, const void *owner, struct ter_node **ret_node, bool *ret_held,
+			struct ter_fill **ret_fill, bool *ret_mine)
+{
+	struct ter_node *root;
+	bool held = false;
+	int r;
+
+	r = lock_root(tree, level, pos, flags, owner, &root, &held, ret_fill, ret_mine);
+	if (r < 0 || *ret_fill)
+		return r;
+	return walk_down(root, held, level, pos, flags, owner, ret_node, ret_held, ret_fill, ret_mine);
 }
 
 int ter_descend(struct ter_btree *tree, unsigned level, struct ter_pos pos, unsigned flags, const void *owner, struct ter_node **ret_node, bool *ret_held)

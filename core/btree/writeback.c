@@ -168,7 +168,8 @@ int ter_btrees_flush(struct ter_btrees *bt)
 {
 	int r;
 
-	r = write_levels(bt, UINT64_MAX);
+	/* What is dirty now: writing nodes dirties others, which are the next call's. */
+	r = write_levels(bt, bt->journal ? ter_journal_open_seq(bt->journal) : UINT64_MAX);
 	if (r < 0)
 		return r;
 	ter_lock_acquire(&bt->cache_lock);

@@ -94,12 +94,13 @@ struct ter_data_config {
 int ter_data_new(const struct ter_data_config *config, struct ter_data **ret_data);
 void ter_data_set_journal(struct ter_data *data, struct ter_journal *journal); /* config's may be NULL until replay is over; a later one replaces it */
 int ter_data_start(struct ter_data *data); /* write-back tasks; registers with journal reclaim */
-void ter_data_stop(struct ter_data *data);
+void ter_data_stop(struct ter_data *data); /* before the files' owner goes, started or not: what is still dirty is dropped */
 void ter_data_free(struct ter_data *data);
 int ter_data_flush_all(struct ter_data *data); /* every dirty segment of every file is committed (not yet durable) */
 
 /*
- * Write. The caller holds the inode's write lock and updates size and times itself on success. 0: all copied. -ENOSPC (nothing copied), -EAGAIN (nowait: dirty limit), -EROFS.
+ * Write. The caller holds the inode's write lock and updates times (and its own size) on success; file->size is moved here, before write-back can see the bytes. 0: all copied.
+ * -ENOSPC (nothing copied), -EAGAIN (nowait: dirty limit), -EROFS, -EIO (all memory holds what cannot be written back).
  */
 int ter_file_write(struct ter_data *data, struct ter_file *file, uint64_t offset, const struct iovec *iov, unsigned iov_nr, bool nowait);
 
@@ -131,7 +132,8 @@ int ter_file_writeback(struct ter_data *data, struct ter_file *file); /* commit 
 /*
  * Truncation and holes. The caller holds the inode's write lock. Drops dirty bytes in [from, to), waits for write-back there, zeroes the partial blocks at both edges (through the dirty buffer, needs
  * reading: may wait), then deletes extents of the whole blocks in as many transactions as needed. @first, if not NULL, is called to stage into the first transaction (inode with the new size and a
- * DELETED_INODES mark), @last into the last one.
+ * DELETED_INODES mark), @last into the last one. Without @first, a size that only the dropped bytes would have made durable is staged here.
+ * @to of 2^63 or more is a truncation: file->size becomes @from with the first commit.
  */
 int ter_file_punch(struct ter_data *data, struct ter_file *file, uint64_t from, uint64_t to, int (*first)(struct ter_trans *trans, void *arg),
 		   int (*last)(struct ter_trans *trans, void *arg), void *arg);

@@ -280,6 +280,18 @@ static int zero_edges_held(struct punch_op *op)
 	return -EBUSY;
 }
 
+/* A truncation: before a sync or write-back may stage the old size again. */
+static void end_file(struct punch_op *op)
+{
+	struct ter_file *file = op->file;
+
+	if (op->to < TER_PUNCH_END)
+		return;
+	ter_lock_acquire(&file->lock);
+	file->size = ter_min(file->size, op->from);
+	ter_lock_release(&file->lock);
+}
+
 static int punch_extents(struct punch_op *op)
 {
 	struct ter_data *data = op->data;
@@ -302,6 +314,7 @@ static int punch_extents(struct punch_op *op)
 		if (op->is_first) {
 			if (op->zeros_nr)
 				pin_zeros(op);
+			end_file(op);
 			hold_back(op, false);
 		}
 		op->is_first = false;

@@ -201,8 +201,9 @@ static int xattrs_fn(struct ter_trans *trans, void *arg)
 static int gone_fn(struct ter_trans *trans, void *arg)
 {
 	struct reap_big *b = arg;
+	int r = S_ISLNK(b->inode->type) ? stage_symlink_gone(trans, b->inode) : 0;
 
-	return stage_gone(trans, b->inode);
+	return r < 0 ? r : stage_gone(trans, b->inode);
 }
 
 static int reap_big(struct ter_vfs *vfs, struct ter_inode *inode)

@@ -7,6 +7,13 @@ void ter_vfs_free(struct ter_vfs *vfs)
 	if (!vfs)
 		return;
 	ter_workq_free(vfs->wq);
+	/* After a halt some are left whose attributes were never written; those deleted meanwhile are held by this list only. */
+	while (!ter_list_empty(&vfs->lazy_list)) {
+		struct ter_inode *inode = ter_list_first(&vfs->lazy_list, struct ter_inode, lazy_link);
+
+		ter_list_del(&inode->lazy_link);
+		ter_inode_put(inode);
+	}
 	ter_inodes_destroy(vfs);
 	ter_lock_destroy(&vfs->rename_lock);
 	ter_lock_destroy(&vfs->lazy_lock);

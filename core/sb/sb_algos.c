@@ -62,9 +62,11 @@ int ter_sb_bind_algos(struct ter_sb *sb, const struct ter_codecs *codecs, struct
 
 static void fill_slot(struct ter_algo_slot *slot, const struct terrace_algo *algo)
 {
-	*slot = (struct ter_algo_slot){ .algo = algo, .kind = (uint8_t)algo->kind, .format = algo->format };
+	slot->kind = (uint8_t)algo->kind;
+	slot->format = algo->format;
 	memcpy(slot->uuid, algo->uuid, sizeof(slot->uuid));
 	(void)snprintf(slot->name, sizeof(slot->name), "%s", algo->name); /* ter_codecs_add() checked the length */
+	__atomic_store_n(&slot->algo, algo, __ATOMIC_RELEASE);            /* last: from now on readers see the slot */
 }
 
 int ter_sb_algo_slot(struct ter_sb *sb, const struct ter_codecs *codecs, enum terrace_kind kind, const char *name)
@@ -87,8 +89,10 @@ int ter_sb_algo_slot(struct ter_sb *sb, const struct ter_codecs *codecs, enum te
 		}
 		if (slot->kind != kind || memcmp(slot->uuid, algo->uuid, sizeof(slot->uuid)) != 0)
 			continue;
-		slot->algo = algo; /* K1: the same UUID */
-		slot->format = ter_max(slot->format, algo->format);
+		if (slot->algo != algo) {
+			slot->format = ter_max(slot->format, algo->format);
+			__atomic_store_n(&slot->algo, algo, __ATOMIC_RELEASE); /* K1: the same UUID. Extents are read meanwhile. */
+		}
 		return i;
 	}
 	if (!free_slot)

@@ -4,6 +4,18 @@
 
 #include "super/super_priv.h"
 
+/* Only what differs is written: the rest is read by running work without the lock. */
+static void store_options(struct ter_options *to, const struct ter_options *from)
+{
+	for (const struct ter_option_info *info = ter_option_table; info->name; info++) {
+		void *dst = (char *)to + info->offset;
+		const void *src = (const char *)from + info->offset;
+
+		if (memcmp(dst, src, info->bytes) != 0)
+			memcpy(dst, src, info->bytes);
+	}
+}
+
 /* Checked in a copy, so that a refused value changes nothing. */
 static int apply(struct ter_fs *fs, const struct ter_options *changed, bool persist, struct ter_error *error)
 {
@@ -15,14 +27,14 @@ static int apply(struct ter_fs *fs, const struct ter_options *changed, bool pers
 		return r;
 	ter_lock_acquire(&fs->sb.lock);
 	before = fs->sb.sb->options;
-	fs->sb.sb->options = *changed;
+	store_options(&fs->sb.sb->options, changed);
 	ter_lock_release(&fs->sb.lock);
 	if (!persist || fs->access != TER_ACCESS_RW)
 		return 0;
 	r = ter_sb_write(&fs->sb, error);
 	if (r < 0) {
 		ter_lock_acquire(&fs->sb.lock);
-		fs->sb.sb->options = before;
+		store_options(&fs->sb.sb->options, &before);
 		ter_lock_release(&fs->sb.lock);
 		return ter_fail_errno(error, r, "The superblock cannot be written; the option keeps its value.");
 	}

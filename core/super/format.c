@@ -13,7 +13,9 @@
 #define BUCKET_BYTES_SMALL_MIN TER_KIB(64)
 #define BUCKET_BYTES_MAX TER_MIB(16)
 #define BUCKETS_PER_MEMBER_MAX (1ull << 20)
-#define NODE_BYTES_SMALL TER_KIB(16)
+#define NODE_BYTES_SMALL TER_KIB(64)
+#define NODE_BYTES_MAX (512u << 10)
+#define NODE_BLOCKS_MIN 8u /* a node takes several writes before it must be rewritten: else writing nodes makes more nodes to write */
 #define LOGICAL_BLOCK_MAX 4096u /* superblock copies lie at multiples of it */
 #define JOURNAL_SHARE 128 /* of a member */
 #define JOURNAL_BYTES_MAX TER_MIB(256)
@@ -47,7 +49,10 @@ static int check_params(struct format *f, struct ter_error *error)
 		return ter_fail(error, TER_ERR_LIMIT_EXCEEDED, "A filesystem has at most %u members; %u were named.", TER_DEVS_MAX, p->devs_nr);
 	if (p->label && !ter_label_valid(p->label, error))
 		return -EINVAL;
-	r = ter_options_check(p->options, error);
+	/* What depends on the block follows it, unless that was given too. */
+	f->options.checksum_block = ter_max(f->options.checksum_block, f->options.block_size);
+	f->options.btree_node_size = ter_max(f->options.btree_node_size, ter_min(NODE_BLOCKS_MIN * f->options.block_size, NODE_BYTES_MAX));
+	r = ter_options_check(&f->options, error);
 	if (r < 0)
 		return r;
 	if (replicas > p->devs_nr)
@@ -159,8 +164,6 @@ static int choose_sizes(struct format *f, struct ter_error *error)
 		f->options.btree_node_size = NODE_BYTES_SMALL;
 	if (f->options.btree_node_size > bucket)
 		f->options.btree_node_size = (uint32_t)bucket;
-	if (f->options.checksum_block < f->options.block_size)
-		f->options.checksum_block = f->options.block_size;
 
 	for (unsigned i = 0; i < f->nr; i++) {
 		const uint64_t min = bucket * TER_MEMBER_BUCKETS_MIN + TER_SB_TAIL_BYTES;

@@ -108,6 +108,12 @@ static int choose_newest(struct found_set *set, unsigned *ret_best, struct ter_e
 	return 0;
 }
 
+/* The path of @i, whether or not its device is in its slot already. */
+static const char *path_of(const struct found_set *set, unsigned i, const struct ter_members *members)
+{
+	return set->found[i].bdev ? set->found[i].bdev->path : members->dev[set->found[i].read.dev_idx].bdev->path;
+}
+
 /* Put each open device into its slot of the newest member table. Devices that have been removed from the pool are closed and left alone. */
 static int attach_all(struct found_set *set, unsigned best, struct ter_members *members, const struct ter_sb *sb, struct ter_error *error)
 {
@@ -130,7 +136,7 @@ static int attach_all(struct found_set *set, unsigned best, struct ter_members *
 			return ter_fail(error, TER_ERR_SPLIT_BRAIN,
 					"'%s' and '%s' were written separately since they were last together: they hold two histories. "
 					"Start with the members of one side only.",
-					set->found[best].bdev->path, f->bdev->path);
+					path_of(set, best, members), f->bdev->path);
 		if (f->bdev->info.bytes < dev->bytes)
 			return ter_fail(error, TER_ERR_DEVICE_TOO_SMALL, "'%s' has %llu bytes, but the member was made with %llu: it shrank.",
 					f->bdev->path, (unsigned long long)f->bdev->info.bytes, (unsigned long long)dev->bytes);
@@ -138,7 +144,7 @@ static int attach_all(struct found_set *set, unsigned best, struct ter_members *
 			return ter_fail(error, TER_ERR_BLOCK_SIZE_MISMATCH,
 					"'%s' has blocks of %u bytes, larger than the filesystem's %u.", f->bdev->path,
 					f->bdev->info.logical_block_bytes, sb->options.block_size);
-		dev->written_seq = f->read.sb->seq;
+		dev->written_seq = f->read.bad_copies & 1 ? 0 : f->read.sb->seq; /* slot 0 may be older: a write was cut off */
 		dev->bdev = TAKE_PTR(f->bdev);
 	}
 	return 0;

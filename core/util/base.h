@@ -31,8 +31,17 @@
 #define TER_NS_PER_S 1000000000ull
 
 #define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
-#define ter_min(a, b) ({ __typeof__(a) _a = (a); __typeof__(b) _b = (b); _a < _b ? _a : _b; })
-#define ter_max(a, b) ({ __typeof__(a) _a = (a); __typeof__(b) _b = (b); _a > _b ? _a : _b; })
+/* Each argument is evaluated once. The names carry a number, so that one may stand inside another. */
+#define TER_CAT2_(a, b) a##b
+#define TER_CAT_(a, b) TER_CAT2_(a, b)
+#define TER_PICK_(a, op, b, n)                                                                                         \
+	({                                                                                                             \
+		__typeof__(a) TER_CAT_(a_, n) = (a);                                                                   \
+		__typeof__(b) TER_CAT_(b_, n) = (b);                                                                   \
+		TER_CAT_(a_, n) op TER_CAT_(b_, n) ? TER_CAT_(a_, n) : TER_CAT_(b_, n);                                \
+	})
+#define ter_min(a, b) TER_PICK_(a, <, b, __COUNTER__)
+#define ter_max(a, b) TER_PICK_(a, >, b, __COUNTER__)
 #define ter_container_of(ptr, type, member) ((type *)((char *)(ptr)-offsetof(type, member)))
 #define ter_likely(x) __builtin_expect(!!(x), 1)
 #define ter_unlikely(x) __builtin_expect(!!(x), 0)

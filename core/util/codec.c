@@ -101,7 +101,7 @@ static const struct terrace_algo *slot_algo(const struct ter_algos *algos, unsig
 
 	if (slot < 1 || slot > TER_ALGO_SLOTS_MAX)
 		return NULL;
-	algo = algos->slot[slot].algo;
+	algo = __atomic_load_n(&algos->slot[slot].algo, __ATOMIC_ACQUIRE); /* a running pool may give out a slot */
 	return algo && algo->kind == kind ? algo : NULL;
 }
 

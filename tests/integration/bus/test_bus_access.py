@@ -1,32 +1,21 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Who may do what on the system bus: polkit (a stand-in) is asked, and waited for by nobody but the caller. Needs root, to be somebody else."""
 import os
-import threading
 import time
 
 from bus_rig import MANAGER, NAME, SKIP, expect_error, main
+from stand_in import StandIn
 from tiny_dbus import METHOD_CALL, Connection, Variant
 
 NOBODY = 65534
 
 
-class Polkit:
+class Polkit(StandIn):
     """Answers every question as it is told; "hang" answers none."""
 
     def __init__(self, address, answer):
-        self.answer, self.asked, self.cancelled, self.stop = answer, [], [], False
-        self.bus = Connection(address)
-        self.bus.call("org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus", "RequestName", "su", "org.freedesktop.PolicyKit1", 0)
-        self.bus.serve = self.serve
-        self.thread = threading.Thread(target=self.loop)
-        self.thread.start()
-
-    def loop(self):
-        while not self.stop:
-            try:
-                self.bus.run(lambda: self.stop, timeout=0.1)
-            except TimeoutError:
-                pass
+        self.answer, self.asked, self.cancelled = answer, [], []
+        super().__init__(address, "org.freedesktop.PolicyKit1")
 
     def serve(self, call):
         assert call.kind == METHOD_CALL
@@ -40,11 +29,6 @@ class Polkit:
             yes, challenge, extra = {"yes": (True, False, {}), "no": (False, False, {}), "challenge": (False, True, {}),
                                      "dismiss": (False, True, {"polkit.dismissed": "1"})}[self.answer]
             self.bus.answer(call, "(bba{ss})", (yes, challenge, extra))
-
-    def close(self):
-        self.stop = True
-        self.thread.join()
-        self.bus.close()
 
 
 def as_nobody(rig):

@@ -2,6 +2,7 @@
 """What the bus shows is what dbus/*.xml says, and the parts of the contract that hold for every object."""
 import glob
 import os
+import re
 import sys
 import xml.etree.ElementTree as ET
 
@@ -54,7 +55,8 @@ def introspection_equals_the_xml(rig):
                 continue
             seen.add(name)
             got = shape(interface)
-            assert got == wanted[name], f"{path} {name}: different or only on the bus {[k for k in got if got[k] != wanted[name].get(k)]}, only in the XML {[k for k in wanted[name] if k not in got]}"
+            different = {k for k in got.keys() | wanted[name].keys() if got.get(k) != wanted[name].get(k)}
+            assert not different, f"{path} {name}: {different}"
     assert seen == set(wanted), f"never seen: {set(wanted) - seen}"
 
 
@@ -82,6 +84,18 @@ def every_level_of_the_tree_can_be_introspected(rig):
         paths += [path.rstrip("/") + "/" + n.get("name") for n in introspect(rig, path).findall("node")]
     assert set(rig.objects()) <= set(found)
     assert MANAGER in found and ROOT in found
+
+
+def every_action_that_is_asked_about_is_described_for_polkit(rig):
+    with open(os.path.join(XML_DIR, "bus_priv.h"), encoding="utf-8") as f:
+        asked = {NAME + "." + name for name in re.findall(r'\tx\([A-Z_]+, "([a-z-]+)"\)', f.read())}
+    policy = ET.parse(os.path.join(XML_DIR, NAME + ".policy")).getroot()
+    described = {a.get("id"): a for a in policy.findall("action")}
+    assert asked == set(described) and len(asked) > 5, asked ^ set(described)
+    for name, action in described.items():
+        assert action.findtext("description") and action.findtext("message")
+        allowed = [action.find("defaults").findtext(k) for k in ("allow_any", "allow_inactive", "allow_active")]
+        assert allowed == ["yes"] * 3 if name.endswith("cancel-own-job") else all(a.startswith("auth_admin") for a in allowed), name
 
 
 def unknown_options_are_named(rig):
@@ -137,5 +151,6 @@ def plugins_are_objects(rig):
 
 
 if __name__ == "__main__":
-    main([introspection_equals_the_xml, properties_have_the_types_of_the_xml, every_level_of_the_tree_can_be_introspected, unknown_options_are_named,
+    main([introspection_equals_the_xml, properties_have_the_types_of_the_xml, every_level_of_the_tree_can_be_introspected,
+          every_action_that_is_asked_about_is_described_for_polkit, unknown_options_are_named,
           a_dry_run_changes_nothing, error_names_are_listed_once_and_schema_is_typed, plugins_are_objects])

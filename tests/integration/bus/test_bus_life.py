@@ -196,6 +196,8 @@ def changes_come_before_completed(rig):
     assert running and over and running[0] < over[0] < order.index(done), [(m.member, m.path) for m in order]
     states = [m.body[1]["State"] for m in order if m.member == "PropertiesChanged" and m.path == fs and "State" in m.body[1]]
     assert states == ["starting", "running"], states
+    told = set().union(*(m.body[1] for m in order if m.member == "PropertiesChanged" and m.path == fs and m.body[0] == NAME + ".Filesystem"))
+    assert not told & {"Label", "Devices", "MountPoints", "Degraded"}, f"told although they are the same: {told}"
 
 
 def jobs_stay_and_can_be_dismissed(rig):

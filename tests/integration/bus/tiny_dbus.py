@@ -180,6 +180,12 @@ class Connection:
     def answer(self, call, signature="", *args):
         self.write(METHOD_RETURN, [(REPLY_SERIAL, Variant("u", call.serial)), (DESTINATION, Variant("s", call.fields[SENDER]))], signature, args)
 
+    def emit(self, path, interface, member, signature="", *args):
+        self.write(SIGNAL, [(PATH, Variant("o", path)), (INTERFACE, Variant("s", interface)), (MEMBER, Variant("s", member))], signature, args)
+
+    def refuse(self, call, name, text):
+        self.write(ERROR, [(REPLY_SERIAL, Variant("u", call.serial)), (DESTINATION, Variant("s", call.fields[SENDER])), (ERROR_NAME, Variant("s", name))], "s", (text,))
+
     def receive(self, deadline):
         while True:
             message = self.parse()

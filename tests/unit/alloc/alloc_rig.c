@@ -172,6 +172,8 @@ int ter_trans_next(struct ter_trans *trans, enum ter_btree_id btree, struct ter_
 	struct fake_key tree;
 	bool found = false;
 
+	if (rig->before_read)
+		rig->before_read(rig, btree);
 	for (unsigned i = 0; i < ft->nr; i++) {
 		struct fake_update *u = &ft->u[i];
 

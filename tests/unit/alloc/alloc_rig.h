@@ -43,6 +43,8 @@ struct rig {
 	unsigned restart_every; /* 0: never; every n-th commit is answered -ERESTART */
 	uint64_t *emptied_seq[RIG_DEVS_MAX];
 	uint32_t *seen_gen[RIG_DEVS_MAX];
+	void (*before_read)(struct rig *rig, enum ter_btree_id btree); /* of ter_trans_get and _next: what another task does in between */
+	void *before_read_arg;
 	uint64_t seed;
 	struct ter_io io;
 	struct ter_bdev bdev[RIG_DEVS_MAX];

@@ -175,9 +175,9 @@ static void run_random(struct ter_exec *exec, void *arg)
 	}
 	print_message("splits %llu merges %llu rewrites %llu writes %llu misses %llu\n", (unsigned long long)sum.splits, (unsigned long long)sum.merges,
 		      (unsigned long long)sum.rewrites, (unsigned long long)sum.writes, (unsigned long long)sum.misses);
-	assert_true(sum.splits > 20 && sum.misses > 50);
-	/* What tasks get to do under threads is up to the machine. */
-	assert_true(!exec->coop || (sum.merges > 5 && (sum.rewrites > 5 || args->config.no_tasks)));
+	/* How much tasks get to do under threads is up to the machine. */
+	assert_true(sum.splits > 5 && sum.misses > 5);
+	assert_true(!exec->coop || (sum.splits > 20 && sum.merges > 5 && sum.misses > 50 && (sum.rewrites > 5 || args->config.no_tasks)));
 	btree_rig_close(rig);
 	btree_rig_free(rig);
 	free(m);

@@ -192,7 +192,8 @@ static bool size_allowed(const struct eng_node *h, const struct eng_base *base, 
 			continue;
 		if (op->sets_size && op->op <= k.low)
 			allowed = false; /* what came before is over */
-		allowed = allowed || op->size == size;
+		/* A long write may be committed in parts, of whole blocks. */
+		allowed = allowed || op->size == size || (op->kind == ENG_WRITE && size > op->from && size < op->to && size % TER_KIB(4) == 0);
 	}
 	return allowed;
 }
