@@ -33,6 +33,7 @@
 #define TER_JOURNAL_WINDOW_BYTES TER_MIB(4) /* one read of a ring */
 #define TER_JOURNAL_FOUND_MAX (1u << 20)    /* entries of one ring remembered while it is read */
 #define TER_JOURNAL_SCANS_AT_ONCE 8
+#define TER_JOURNAL_HEADERS_AT_ONCE 64u     /* reads of bucket beginnings in flight on one member */
 #define TER_JOURNAL_FIFO_NORMAL (TER_JOURNAL_FIFO_MAX / 2)
 #define TER_JOURNAL_FIFO_RECLAIM (TER_JOURNAL_FIFO_MAX - 64)
 

@@ -176,30 +176,84 @@ static void resume_from_replay(struct ter_journal *j, struct ter_jring *ring, co
 	begin_after(j, ring, state->cur, state->cur_end_bytes);
 }
 
+/* Beginnings of buckets, read many at once: one after the other they would be most of a mount's time. */
+struct header_reads {
+	struct ter_lock lock; /* rank LEAF; guards left */
+	struct ter_waitq wq;
+	unsigned left;
+	uint8_t *buf; /* HEADERS_AT_ONCE blocks */
+	struct ter_dev_bio dbio[TER_JOURNAL_HEADERS_AT_ONCE];
+};
+
+static void header_read_done(struct ter_dev_bio *dbio)
+{
+	struct header_reads *reads = dbio->priv;
+
+	ter_lock_acquire(&reads->lock);
+	if (--reads->left == 0)
+		ter_waitq_wake_one(&reads->wq);
+	ter_lock_release(&reads->lock);
+}
+
+static void read_headers(struct ter_journal *j, struct ter_jring *ring, struct header_reads *reads, unsigned first, unsigned nr, uint32_t bytes)
+{
+	reads->left = nr;
+	for (unsigned i = 0; i < nr; i++) {
+		struct ter_dev_bio *dbio = &reads->dbio[i];
+
+		*dbio = (struct ter_dev_bio){ .done = header_read_done, .priv = reads };
+		dbio->bio.op = TER_BIO_READ;
+		dbio->bio.offset_bytes = ring->bucket[first + i] * j->bucket_bytes;
+		dbio->bio.bytes = bytes;
+		dbio->bio.iov1 = (struct iovec){ .iov_base = reads->buf + (size_t)i * bytes, .iov_len = bytes };
+		dbio->bio.iov = &dbio->bio.iov1;
+		dbio->bio.iov_nr = 1;
+		ter_dev_submit(ring->dev, dbio);
+	}
+	ter_lock_acquire(&reads->lock);
+	while (reads->left)
+		ter_waitq_wait(&reads->wq, &reads->lock);
+	ter_lock_release(&reads->lock);
+}
+
 /*
  * Stopped cleanly: the journal was not read, but until a new flush entry is durable the last one of before must stay, or a power cut in between leaves none. It lies
  * in the bucket whose first entry is the newest, or in the one behind it, if that one's beginning could not be written; so both count as used.
  */
 static int resume_from_headers(struct ter_journal *j, struct ter_jring *ring, uint64_t next_seq)
 {
-	uint32_t bytes = ter_jring_block_(j, ring);
-	struct ter_jentry_disk *disk = ter_malloc_aligned(bytes, ter_max(bytes, 4096u));
+	const uint32_t bytes = ter_jring_block_(j, ring);
+	struct header_reads *reads = ter_new(struct header_reads);
 	uint64_t newest_seq = 0;
 	unsigned newest = 0;
 
-	if (!disk)
+	if (reads)
+		reads->buf = ter_malloc_aligned((size_t)bytes * TER_JOURNAL_HEADERS_AT_ONCE, ter_max(bytes, 4096u));
+	if (!reads || !reads->buf) {
+		free(reads);
 		return -ENOMEM;
-	for (unsigned i = 0; i < ring->nr; i++) {
-		int r = ter_dev_read(ring->dev, ring->bucket[i] * j->bucket_bytes, disk, bytes);
-
-		if (r < 0 || ter_le64_get(disk->magic) != j->magic)
-			continue; /* an unreadable bucket is counted on the device; it cannot be relied on anyhow */
-		if (ter_le64_get(disk->seq) >= next_seq || ter_le64_get(disk->seq) <= newest_seq)
-			continue;
-		newest_seq = ter_le64_get(disk->seq);
-		newest = i;
 	}
-	free(disk);
+	ter_lock_init(&reads->lock, TER_RANK_LEAF);
+	ter_waitq_init(&reads->wq);
+	for (unsigned first = 0; first < ring->nr; first += TER_JOURNAL_HEADERS_AT_ONCE) {
+		const unsigned nr = ter_min(ring->nr - first, TER_JOURNAL_HEADERS_AT_ONCE);
+
+		read_headers(j, ring, reads, first, nr, bytes);
+		for (unsigned i = 0; i < nr; i++) {
+			const struct ter_jentry_disk *disk = (const void *)(reads->buf + (size_t)i * bytes);
+
+			if (reads->dbio[i].bio.result < 0 || ter_le64_get(disk->magic) != j->magic)
+				continue; /* an unreadable bucket is counted on the device; it cannot be relied on anyhow */
+			if (ter_le64_get(disk->seq) >= next_seq || ter_le64_get(disk->seq) <= newest_seq)
+				continue;
+			newest_seq = ter_le64_get(disk->seq);
+			newest = first + i;
+		}
+	}
+	ter_waitq_destroy(&reads->wq);
+	ter_lock_destroy(&reads->lock);
+	free(reads->buf);
+	free(reads);
 	if (!newest_seq)
 		return 0;
 	ring->max_seq[newest] = ring->max_seq[(newest + 1) % ring->nr] = next_seq - 1;

@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "super/format_undo.h"
 #include "super/super_priv.h"
 #include "util/mem.h"
 #include "util/uuid.h"
@@ -25,8 +26,7 @@ struct format_dev {
 	const struct ter_format_dev *param;
 	struct ter_bdev *bdev;
 	uint64_t grown_from; /* a file made larger: its size before; UINT64_MAX: not */
-	void *saved_head, *saved_tail;
-	bool written;
+	struct ter_undo *undo; /* L2: what is written is put back if the format fails */
 };
 
 struct format {
@@ -273,27 +273,20 @@ out:
 	return 0;
 }
 
-/* L2: what our superblock copies and wiped signatures replace is kept, to be put back if the format fails. */
-static int save_and_wipe(struct format_dev *d, struct ter_error *error)
+/* Old superblock copies and signatures go first: a format cut off in the middle is nothing that anybody takes for a filesystem. */
+static int wipe(struct format_dev *d, struct ter_error *error)
 {
 	const uint64_t tail = member_bytes(d) - TER_SB_TAIL_BYTES;
 	_cleanup_free_ void *zeros = ter_malloc_aligned(TER_SB_AREA_BYTES, TER_KIB(4));
 	int r;
 
-	d->saved_head = ter_malloc_aligned(TER_SB_AREA_BYTES, TER_KIB(4));
-	d->saved_tail = ter_malloc_aligned(TER_SB_TAIL_BYTES, TER_KIB(4));
-	if (!zeros || !d->saved_head || !d->saved_tail)
+	d->undo = ter_undo_new(d->bdev);
+	if (!zeros || !d->undo)
 		return ter_fail(error, TER_ERR_NO_MEMORY, "Not enough memory to format.");
 	memset(zeros, 0, TER_SB_AREA_BYTES);
-	r = ter_bdev_read(d->bdev, 0, d->saved_head, TER_SB_AREA_BYTES);
+	r = ter_bdev_write(ter_undo_bdev(d->undo), 0, zeros, TER_SB_AREA_BYTES, 0);
 	if (r >= 0)
-		r = ter_bdev_read(d->bdev, tail, d->saved_tail, TER_SB_TAIL_BYTES);
-	if (r < 0)
-		return ter_fail_errno(error, r, "'%s' cannot be read: %s.", d->param->path, strerror(-r));
-	d->written = true;
-	r = ter_bdev_write(d->bdev, 0, zeros, TER_SB_AREA_BYTES, 0);
-	if (r >= 0)
-		r = ter_bdev_write(d->bdev, tail, zeros, TER_SB_TAIL_BYTES, 0);
+		r = ter_bdev_write(ter_undo_bdev(d->undo), tail, zeros, TER_SB_TAIL_BYTES, 0);
 	return r < 0 ? ter_fail_errno(error, r, "'%s' cannot be written: %s.", d->param->path, strerror(-r)) : 0;
 }
 
@@ -303,12 +296,9 @@ static void put_back(struct format *f)
 		struct format_dev *d = &f->dev[i];
 		const int grown = d->grown_from != UINT64_MAX;
 
-		if (d->written && d->bdev) {
-			/* The device failed once already perhaps: nothing more can be done about a second failure. */
-			(void)ter_bdev_write(d->bdev, 0, d->saved_head, TER_SB_AREA_BYTES, 0);
-			(void)ter_bdev_write(d->bdev, member_bytes(d) - TER_SB_TAIL_BYTES, d->saved_tail, TER_SB_TAIL_BYTES, 0);
-			(void)ter_bdev_flush(d->bdev);
-		}
+		/* The device failed once already perhaps: nothing more can be done about a second failure. */
+		if (d->undo)
+			(void)ter_undo_put_back(d->undo);
 		if (grown && truncate(d->param->path, (off_t)d->grown_from) < 0)
 			continue; /* longer than it was, with nothing in it */
 	}
@@ -317,9 +307,8 @@ static void put_back(struct format *f)
 static void release(struct format *f)
 {
 	for (unsigned i = 0; i < f->nr; i++) {
+		ter_undo_free(f->dev[i].undo);
 		ter_bdev_close(f->dev[i].bdev);
-		free(f->dev[i].saved_head);
-		free(f->dev[i].saved_tail);
 	}
 }
 
@@ -335,7 +324,7 @@ static int run_once(struct format *f, struct ter_sb *sb, struct ter_members *mem
 		return ter_fail(error, TER_ERR_NO_MEMORY, "Not enough memory to format.");
 	}
 	for (unsigned i = 0; i < f->nr; i++)
-		members->dev[i].bdev = f->dev[i].bdev;
+		members->dev[i].bdev = ter_undo_bdev(f->dev[i].undo);
 	fs->format = true;
 	fs->memory_limit = sb->options.memory_limit;
 	r = ter_fs_start(fs, job, error);
@@ -379,7 +368,7 @@ int ter_fs_format(const struct ter_env *env, const struct ter_format_params *par
 		if (job)
 			r = job->step(job->arg, "wipe", i, f.nr);
 		if (r >= 0)
-			r = save_and_wipe(&f.dev[i], error);
+			r = wipe(&f.dev[i], error);
 	}
 	if (r < 0) {
 		ter_sb_free(sb);

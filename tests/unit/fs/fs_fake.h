@@ -20,6 +20,10 @@ struct fake_btrees {
 	int64_t fail_in;         /* that many commits from now fail with fail_r, and all later ones; < 0: none */
 	int fail_r;
 	int64_t again_in;        /* that many reads and commits from now, those that may not wait are -EAGAIN; < 0: none */
+	void (*after_commit)(void *arg); /* called once, after the next commit and before its author knows */
+	void *after_commit_arg;
+	bool eager;              /* data is written back before ter_file_write() returns */
+	unsigned waited;         /* reads and commits that would have waited, and might, while again_in was 0 */
 	uint64_t clock_inum;     /* largest bound in a CLOCK record */
 	unsigned requests;       /* REQUEST records */
 };

@@ -113,6 +113,8 @@ void fake_poke(struct fake_btrees *fb, enum ter_btree_id btree, struct ter_pos p
 
 static bool would_wait(struct fake_btrees *fb, unsigned flags)
 {
+	if (fb->again_in == 0 && !(flags & TER_TRANS_NOWAIT))
+		fb->waited++;
 	if (fb->again_in < 0 || !(flags & TER_TRANS_NOWAIT))
 		return false;
 	if (fb->again_in == 0)
@@ -380,6 +382,8 @@ int ter_trans_run(struct ter_btrees *bt, unsigned flags, int (*fn)(struct ter_tr
 	}
 	if (r >= 0 && ret_seq)
 		*ret_seq = trans.seq;
+	if (r >= 0 && fake_of(bt)->after_commit)
+		TAKE_PTR(fake_of(bt)->after_commit)(fake_of(bt)->after_commit_arg);
 	ter_trans_exit(&trans);
 	return r < 0 ? r : 0;
 }

@@ -136,7 +136,7 @@ int ter_file_write(struct ter_data *data, struct ter_file *file, uint64_t offset
 	ter_lock_release(&file->lock);
 	if (first)
 		now_dirty(fd, file);
-	return 0;
+	return fd->fb->eager ? ter_file_writeback(data, file) : 0;
 }
 
 int ter_file_read(struct ter_data *data, struct ter_read *read)

@@ -19,7 +19,7 @@ static void print_sentence(void *arg, const char *pass, const char *sentence)
 }
 
 /* What the background is reaping meanwhile may be seen half: a contradiction is one that stays. */
-#define LOOKS 500
+#define LOOKS 50
 
 int64_t rig_check(struct rig *rig)
 {

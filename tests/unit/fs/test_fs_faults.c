@@ -158,6 +158,7 @@ static void one_nowait(struct rig *rig, void *arg)
 	}
 	assert_true(r >= 0);
 	assert_true(waits > 0);
+	assert_int_equal(rig_fake(rig)->fb->waited, 0);
 }
 
 static void an_operation_that_would_wait_changes_nothing(void **state)
@@ -273,6 +274,88 @@ static void truncating_and_reaping_may_be_cut_anywhere(void **state)
 	(void)state;
 	rig_run(1, TER_MIB(1), cut_at, &all);
 	assert_true(all);
+}
+
+/* --- write-back that is faster than the write --- */
+
+static void write_back_at_once(struct rig *rig, void *arg)
+{
+	uint64_t file = must_create(rig->vfs, TER_NODE_ROOT, "f", S_IFREG | 0644);
+	static uint8_t data[4096], got[9000];
+
+	(void)arg;
+	memset(data, 3, sizeof(data));
+	rig_fake(rig)->fb->eager = true;
+	assert_int_equal(write_at(rig->vfs, file, 4096, data, sizeof(data)), 0);
+	rig_fake(rig)->fb->eager = false;
+	/* The sync of this one says nothing of the end, which was committed before the size was known. */
+	assert_int_equal(write_at(rig->vfs, file, 0, data, sizeof(data)), 0);
+	assert_int_equal(fsync_wait(rig->vfs, &root_op, file), 0);
+	rig_crash(rig);
+	assert_int_equal(read_all(rig->vfs, file, got, sizeof(got)), 8192);
+	assert_memory_equal(got + 4096, data, sizeof(data));
+}
+
+static void the_size_is_durable_though_write_back_came_first(void **state)
+{
+	(void)state;
+	rig_run(1, TER_MIB(1), write_back_at_once, NULL);
+}
+
+struct meanwhile {
+	struct rig_fake *rf;
+	struct ter_file *file;
+};
+
+static void write_back_now(void *arg)
+{
+	struct meanwhile *m = arg;
+
+	assert_int_equal(ter_file_writeback((struct ter_data *)m->rf->fd, m->file), 0);
+}
+
+static void write_back_between(struct rig *rig, void *arg)
+{
+	struct rig_fake *rf = rig_fake(rig);
+	uint64_t node = must_create(rig->vfs, TER_NODE_ROOT, "f", S_IFREG | 0644);
+	const struct ter_attr attr = { .mode = 0600, .uid = 77, .mtime = { 5, 6 } };
+	struct meanwhile m = { .rf = rf };
+	struct ter_inode *inode;
+	struct ter_attr got;
+
+	(void)arg;
+	assert_int_equal(write_at(rig->vfs, node, 0, "data", 4), 0);
+	assert_int_equal(ter_inode_get_node(rig->vfs, node, false, &inode), 0);
+	m.file = &inode->file;
+	rf->fb->after_commit_arg = &m;
+	rf->fb->after_commit = write_back_now;
+	assert_int_equal(ter_vfs_setattr(rig->vfs, &root_op, node, &attr, TER_SET_MODE | TER_SET_UID | TER_SET_MTIME, NULL), 0);
+	assert_null(rf->fb->after_commit);
+	ter_inode_put(inode);
+	rig_crash(rig);
+	got = must_stat(rig->vfs, node);
+	assert_int_equal(got.mode, S_IFREG | 0600);
+	assert_int_equal(got.uid, 77);
+	assert_int_equal(got.size, 4);
+
+	/* Times in memory were newer, so that write-back may have put back an old one: it does not stay. */
+	assert_int_equal(write_at(rig->vfs, node, 0, "date", 4), 0);
+	assert_int_equal(ter_inode_get_node(rig->vfs, node, false, &inode), 0);
+	m.file = &inode->file;
+	rf->fb->after_commit = write_back_now;
+	assert_int_equal(ter_vfs_setattr(rig->vfs, &root_op, node, &attr, TER_SET_MTIME, NULL), 0);
+	ter_inode_put(inode);
+	assert_int_equal(fsync_wait(rig->vfs, &root_op, node), 0);
+	rig_crash(rig);
+	got = must_stat(rig->vfs, node);
+	assert_int_equal(got.mtime.tv_sec, 5);
+	assert_int_equal(got.mtime.tv_nsec, 6);
+}
+
+static void write_back_in_the_middle_of_a_change_undoes_nothing(void **state)
+{
+	(void)state;
+	rig_run(1, TER_MIB(1), write_back_between, NULL);
 }
 
 /* --- names of one hash --- */
@@ -560,6 +643,8 @@ int main(void)
 		cmocka_unit_test(an_operation_that_would_wait_changes_nothing),
 		cmocka_unit_test(an_operation_does_not_wait_for_a_lock_either),
 		cmocka_unit_test(truncating_and_reaping_may_be_cut_anywhere),
+		cmocka_unit_test(the_size_is_durable_though_write_back_came_first),
+		cmocka_unit_test(write_back_in_the_middle_of_a_change_undoes_nothing),
 		cmocka_unit_test(names_of_one_hash_are_listed_and_keep_their_cookies),
 		cmocka_unit_test(numbers_and_requests_are_recorded),
 		cmocka_unit_test(each_contradiction_is_found),

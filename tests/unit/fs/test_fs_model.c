@@ -299,7 +299,7 @@ static void do_xattr(struct run *t)
 
 static void do_look(struct run *t)
 {
-	struct tm_node *dir = a_dir(t), *found = S_ISDIR(dir->mode) ? NULL : NULL;
+	struct tm_node *dir = a_dir(t), *found = NULL;
 	const char *name = a_name(t);
 	struct ter_attr attr;
 	int want = 0, got;

@@ -69,21 +69,32 @@ static void note_floor(struct eng *e, unsigned op)
 	e->floors[e->floors_nr++] = (struct eng_floor){ .event = events(e), .op = op };
 }
 
-static void note_base(struct eng *e, struct tm_node *n)
+static void take_base(struct eng *e, struct tm_node *n, struct eng_base *ret)
 {
-	struct eng_node *h = history(e, n->node);
-	struct eng_base *b;
+	*ret = (struct eng_base){ .op = e->ops_nr, .size = n->size, .data = malloc(n->size + 1) };
+	if (!ret->data)
+		abort();
+	memcpy(ret->data, n->data, n->size);
+}
 
-	if (!h || !S_ISREG(n->mode) || (h->synced && h->bases_nr))
-		return;
+static void add_base(struct eng *e, struct eng_node *h, const struct eng_base *base)
+{
 	h->bases = realloc(h->bases, (h->bases_nr + 1) * sizeof(h->bases[0]));
 	if (!h->bases)
 		abort();
-	b = &h->bases[h->bases_nr++];
-	*b = (struct eng_base){ .op = e->ops_nr, .event = events(e), .size = n->size, .data = malloc(n->size + 1) };
-	if (!b->data)
-		abort();
-	memcpy(b->data, n->data, n->size);
+	h->bases[h->bases_nr] = *base;
+	h->bases[h->bases_nr++].event = events(e);
+}
+
+static void note_base(struct eng *e, struct tm_node *n)
+{
+	struct eng_node *h = history(e, n->node);
+	struct eng_base base;
+
+	if (!h || !S_ISREG(n->mode) || (h->synced && h->bases_nr))
+		return;
+	take_base(e, n, &base);
+	add_base(e, h, &base);
 	h->synced = true;
 }
 
@@ -385,6 +396,44 @@ static bool do_fsync(struct eng *e)
 	return true;
 }
 
+static void async_done(struct ter_journal_waiter *waiter, int r)
+{
+	struct eng_async *a = ter_container_of(waiter, struct eng_async, waiter);
+
+	if (r < 0) {
+		free(a->base.data); /* the power is off */
+	} else {
+		note_floor(a->e, a->ns_op);
+		add_base(a->e, history(a->e, a->node), &a->base);
+	}
+	a->busy = false;
+}
+
+/* The next operations go on beside its flushes. */
+static bool do_async_fsync(struct eng *e)
+{
+	struct tm_node *node = a_node(e, S_IFREG);
+
+	for (unsigned i = 0; i < ENG_ASYNC_MAX && node; i++) {
+		struct eng_async *a = &e->async[i];
+
+		if (a->busy)
+			continue;
+		*a = (struct eng_async){ .waiter.fn = async_done, .e = e, .node = node->node, .busy = true, .ns_op = history(e, node->node)->last_ns };
+		take_base(e, node, &a->base);
+		SAME(e, ter_vfs_fsync_async(e->vfs, &root_op, node->node, true, &a->waiter), 0);
+		break;
+	}
+	return true;
+}
+
+void eng_settle(struct eng *e)
+{
+	for (unsigned i = 0; i < ENG_ASYNC_MAX; i++)
+		while (e->async[i].busy)
+			ter_sleep_ns(e->exec, 1000000);
+}
+
 /* The way a careful program replaces a file. */
 static bool do_replace(struct eng *e)
 {
@@ -485,7 +534,7 @@ bool eng_step(struct eng *e)
 	} ops[] = {
 		{ "create", do_create, 18 }, { "link", do_link, 5 }, { "unlink", do_unlink, 10 }, { "rename", do_rename, 12 }, { "write", do_write, 24 },
 		{ "truncate", do_truncate, 7 }, { "fallocate", do_fallocate, 6 }, { "xattr", do_xattr, 8 }, { "chmod", do_chmod, 3 },
-		{ "fsync", do_fsync, 10 }, { "replace", do_replace, 5 }, { "sync", do_sync, 2 }, { "wait", do_wait, 4 },
+		{ "fsync", do_fsync, 7 }, { "async fsync", do_async_fsync, 6 }, { "replace", do_replace, 5 }, { "sync", do_sync, 2 }, { "wait", do_wait, 4 },
 	};
 	unsigned sum = 0, dice;
 

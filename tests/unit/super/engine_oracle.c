@@ -176,8 +176,9 @@ static const struct eng_base *base_at(const struct eng_node *h, uint64_t at)
 {
 	const struct eng_base *best = NULL;
 
-	for (unsigned i = 0; i < h->bases_nr && h->bases[i].event < at; i++)
-		best = &h->bases[i];
+	for (unsigned i = 0; i < h->bases_nr; i++)
+		if (h->bases[i].event < at && (!best || h->bases[i].op >= best->op))
+			best = &h->bases[i];
 	return best;
 }
 
@@ -281,6 +282,17 @@ static unsigned issued_at(const struct eng *e, uint64_t at)
 	return nr;
 }
 
+/* What lost its last name before the crash is gone after a start that may write. */
+static bool judge_orphans(struct eng *e, unsigned seen)
+{
+	struct ter_fs_status status;
+
+	ter_fs_get_status(e->fs, &status);
+	if (status.access == TER_ACCESS_RW && status.usage.inodes != seen)
+		return eng_fail(e, "%llu inodes, but %u have a name", (unsigned long long)status.usage.inodes, seen);
+	return true;
+}
+
 bool eng_judge(struct eng *e, uint64_t at)
 {
 	static struct seen s;
@@ -303,7 +315,7 @@ bool eng_judge(struct eng *e, uint64_t at)
 	for (unsigned i = 0; i < s.nr; i++)
 		if (S_ISREG(s.list[i].mode) && !judge_file(e, &s.list[i], k, at))
 			return false;
-	return true;
+	return judge_orphans(e, s.nr);
 }
 
 bool eng_compare(struct eng *e)

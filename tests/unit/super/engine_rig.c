@@ -11,10 +11,13 @@
 
 #include "data/fake_algos.h"
 
+#define DEVICE_NS 200000 /* a request takes so long: others come meanwhile */
+
 const struct eng_layout eng_layouts[] = {
 	{ "one", 1, { TER_MIB(32) }, 1, "none", -1 },
 	{ "two-copies", 2, { TER_MIB(24), TER_MIB(24) }, 2, "rle", -1 },
 	{ "three-unequal", 3, { TER_MIB(12), TER_MIB(20), TER_MIB(33) }, 2, "none", -1 },
+	{ "tight", 1, { 8650752 }, 1, "none", -1 }, /* buckets are used again and again */
 	{ "two-one-lost", 2, { TER_MIB(24), TER_MIB(24) }, 2, "none", 1 },
 };
 const unsigned eng_layouts_nr = ARRAY_SIZE(eng_layouts);
@@ -119,7 +122,8 @@ static void make_machine(struct eng *e, uint64_t seed)
 		abort();
 	e->env = (struct ter_env){ .exec = e->exec, .io = e->io, .codecs = &e->codecs };
 	for (unsigned i = 0; i < e->layout.devs; i++)
-		if (ter_sim_add(e->sim, e->path[i], e->layout.dev_bytes[i], 512) < 0)
+		if (ter_sim_add(e->sim, e->path[i], e->layout.dev_bytes[i], 512) < 0 ||
+		    ter_sim_latency(e->sim, e->path[i], DEVICE_NS + i * DEVICE_NS / 3) < 0)
 			abort();
 }
 
@@ -260,6 +264,7 @@ int eng_stop(struct eng *e)
 {
 	int r;
 
+	eng_settle(e);
 	ter_error_clear(&e->error);
 	r = ter_fs_stop(e->fs, &e->error);
 	eng_close(e);

@@ -49,6 +49,16 @@ struct eng_node {
 	struct eng_base *bases;
 	unsigned bases_nr;
 };
+/* A sync that nobody waits for: what it will have made durable is noted when it says so. */
+#define ENG_ASYNC_MAX 8
+struct eng_async {
+	struct ter_journal_waiter waiter;
+	struct eng *e;
+	uint64_t node;
+	bool busy;
+	unsigned ns_op;
+	struct eng_base base;
+};
 /* Every operation up to op is durable once event is over. */
 struct eng_floor {
 	uint64_t event;
@@ -83,6 +93,7 @@ struct eng {
 	unsigned floors_nr;
 	struct eng_node nodes[ENG_NODES_MAX];
 	unsigned nodes_nr;
+	struct eng_async async[ENG_ASYNC_MAX];
 	const char *last_op; /* what the workload was doing, for messages */
 
 	/* a failure, said once */
@@ -132,6 +143,7 @@ void eng_model_new(struct eng *e);   /* an empty pool's */
 void eng_model_free(struct eng *e);
 bool eng_step(struct eng *e);        /* one operation by e->rnd, compared with the model */
 bool eng_sync_all(struct eng *e);    /* an operation of its own */
+void eng_settle(struct eng *e);      /* before a stop: syncs that nobody waited for are over */
 bool eng_stopped(struct eng *e);     /* after a clean stop: all is durable, and what had no name is gone */
 uint8_t eng_byte(uint64_t pattern, uint64_t offset);
 bool eng_compare(struct eng *e);     /* engine and model are the same now */

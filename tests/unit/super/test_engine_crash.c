@@ -12,8 +12,8 @@
 
 #include "engine_rig.h"
 
-#define OPS 260
-#define STATES 400
+#define OPS 700
+#define STATES 600
 #define STATE_SECONDS 60 /* of real time; one that takes longer hangs */
 #define FAILURES_MAX 5
 #define SECOND_CUT_ONE_IN 6
@@ -289,6 +289,12 @@ static void crashes_of_three_unequal_members(void **state)
 static void crashes_with_one_of_two_lost(void **state)
 {
 	(void)state;
+	crash_layout(4);
+}
+
+static void crashes_with_little_space(void **state)
+{
+	(void)state;
 	crash_layout(3);
 }
 
@@ -298,6 +304,7 @@ int main(void)
 		cmocka_unit_test(crashes_of_one_member),
 		cmocka_unit_test(crashes_of_two_copies),
 		cmocka_unit_test(crashes_of_three_unequal_members),
+		cmocka_unit_test(crashes_with_little_space),
 		cmocka_unit_test(crashes_with_one_of_two_lost),
 	};
 
