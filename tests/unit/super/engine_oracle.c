@@ -184,17 +184,21 @@ static const struct eng_base *base_at(const struct eng_node *h, uint64_t at)
 
 static bool size_allowed(const struct eng_node *h, const struct eng_base *base, struct span k, uint64_t size)
 {
-	bool allowed = size == (base ? base->size : 0);
+	uint64_t least = base ? base->size : 0;
+	bool allowed = size == least;
 
 	for (unsigned i = 0; i < h->ops_nr && h->ops[i].op <= k.high; i++) {
 		const struct eng_data_op *op = &h->ops[i];
 
 		if (base && op->op <= base->op)
 			continue;
-		if (op->sets_size && op->op <= k.low)
-			allowed = false; /* what came before is over */
-		/* A long write may be committed in parts, of whole blocks. */
-		allowed = allowed || op->size == size || (op->kind == ENG_WRITE && size > op->from && size < op->to && size % TER_KIB(4) == 0);
+		if (op->sets_size) {
+			if (op->op <= k.low)
+				allowed = false; /* what came before is over */
+			least = op->op <= k.low ? op->size : ter_min(least, op->size);
+		}
+		/* What was written may be committed in parts, of whole blocks; up to the end of the last, what no part wrote is zeros. */
+		allowed = allowed || op->size == size || (op->kind == ENG_WRITE && size > least && size < op->to && size % TER_KIB(4) == 0);
 	}
 	return allowed;
 }

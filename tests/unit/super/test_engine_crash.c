@@ -125,6 +125,15 @@ static void lose_member(struct eng *e)
 		(void)ter_sim_vanish(e->sim, e->path[e->absent]);
 }
 
+static void say_cut(struct eng *e, const struct cut_id *id, char *text, size_t bytes)
+{
+	int n = snprintf(text, bytes, "TER_TEST_SEED=%llu TER_CRASH_CUT=%u:%llu:%u", (unsigned long long)e->seed, id->layout,
+			 (unsigned long long)id->at, id->variant);
+
+	if (id->at2)
+		snprintf(text + n, bytes - (size_t)n, ":%llu:%u", (unsigned long long)id->at2, id->variant2);
+}
+
 static bool try_state(struct eng *e, const struct ter_sim_trace *trace, const struct cut_id *id, bool *ret_seen);
 
 /* The same cut, then others in the middle of what the recovery writes. */
@@ -135,8 +144,11 @@ static bool try_second_cut(struct eng *e, const struct ter_sim_trace *trace, con
 	struct ter_sim_trace *recovery;
 	struct eng_machine before;
 	struct cut_id second = *id;
+	char line[200];
 	bool ok, seen;
 
+	say_cut(e, id, line, sizeof(line));
+	eng_guard(line, STATE_SECONDS);
 	eng_machine_enter(e, e->seed ^ id->at << 8 ^ id->variant, &before);
 	ter_sim_apply(e->sim, trace, &cut);
 	lose_member(e);
@@ -145,7 +157,10 @@ static bool try_second_cut(struct eng *e, const struct ter_sim_trace *trace, con
 	recovery = ter_sim_trace_take(e->sim);
 	e->absent = -1;
 	eng_machine_leave(e, &before);
+	eng_guard("", 0);
 	ok = !e->failed;
+	if (!ok)
+		fprintf(stderr, "%s: %s, first recovery: %s\n", line, e->layout.name, e->why);
 	if (ok) {
 		if (!second.at2) {
 			second.at2 = recovery->first_event + eng_rnd(e) % (recovery->last_event - recovery->first_event + 2);
@@ -170,15 +185,6 @@ static bool seen_before(uint64_t hash)
 			return true;
 	seen_hash[i] = hash;
 	return false;
-}
-
-static void say_cut(struct eng *e, const struct cut_id *id, char *text, size_t bytes)
-{
-	int n = snprintf(text, bytes, "TER_TEST_SEED=%llu TER_CRASH_CUT=%u:%llu:%u", (unsigned long long)e->seed, id->layout,
-			 (unsigned long long)id->at, id->variant);
-
-	if (id->at2)
-		snprintf(text + n, bytes - (size_t)n, ":%llu:%u", (unsigned long long)id->at2, id->variant2);
 }
 
 static bool try_state(struct eng *e, const struct ter_sim_trace *trace, const struct cut_id *id, bool *ret_seen)

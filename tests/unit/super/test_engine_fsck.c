@@ -75,8 +75,10 @@ static bool is_big_file(struct ter_sb *sb, const struct ter_key *key)
 
 static bool of_data(struct ter_sb *sb, const struct ter_key *key)
 {
+	const struct ter_alloc_disk *disk = key->val;
+
 	(void)sb;
-	return ((const struct ter_alloc_disk *)key->val)->data_type == TER_DATA_USER;
+	return disk->data_type == TER_DATA_USER && ter_le32_get(disk->live_sectors) > 0; /* an empty one may be made free meanwhile */
 }
 
 static bool of_node(struct ter_sb *sb, const struct ter_key *key)
