@@ -13,7 +13,11 @@
 #include "engine_rig.h"
 
 #define OPS 700
-#define STATES 600
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define STATES 150 /* each is ten times as slow */
+#else
+#define STATES 350
+#endif
 #define STATE_SECONDS 60 /* of real time; one that takes longer hangs */
 #define FAILURES_MAX 5
 #define SECOND_CUT_ONE_IN 6
