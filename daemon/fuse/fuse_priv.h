@@ -84,8 +84,8 @@ struct td_session {
 	_Atomic uint64_t late; /* requests answered later than their handler returned: reads, syncs */
 	struct td_lookups lookups;
 	struct td_pool pool;
-	pthread_t reader;
-	bool reader_runs;
+	pthread_t reader[TD_READERS_MAX];
+	unsigned readers, readers_wanted;
 	struct td_ring *ring;
 };
 
