@@ -161,18 +161,18 @@ static int set_clean_roots(struct ter_fs *fs, struct ter_error *error)
 }
 
 /* Sequences beyond the last durable entry never were (journal.h, J7): said in the superblock before a new one is written. */
-static int blacklist(struct ter_fs *fs, const struct ter_journal_replay *replay, struct ter_error *error)
+static void blacklist(struct ter_fs *fs, const struct ter_journal_replay *replay)
 {
 	struct ter_sb *sb = fs->sb.sb;
 
 	if (!replay || replay->blacklist_first > replay->blacklist_last)
-		return 0;
+		return;
 	ter_lock_acquire(&fs->sb.lock);
 	/* Rows of earlier starts that came to nothing: the new one begins no later and reaches as far. */
 	while (sb->blacklist_nr && sb->blacklist[sb->blacklist_nr - 1].first >= replay->blacklist_first)
 		sb->blacklist_nr--;
 	if (sb->blacklist_nr == TER_BLACKLIST_MAX) {
-		/* Every node is written anew within a few mounts, and sequences only grow: the oldest range is referred to by nothing. */
+		/* A node never holds a change that was not durable (btree.h, T7): a row is a second line of defence, and the oldest can go. */
 		memmove(&sb->blacklist[0], &sb->blacklist[1], sizeof(sb->blacklist[0]) * (TER_BLACKLIST_MAX - 1));
 		sb->blacklist_nr--;
 	}
@@ -180,8 +180,6 @@ static int blacklist(struct ter_fs *fs, const struct ter_journal_replay *replay,
 	sb->blacklist[sb->blacklist_nr].last = replay->blacklist_last;
 	sb->blacklist_nr++;
 	ter_lock_release(&fs->sb.lock);
-	(void)error;
-	return 0;
 }
 
 static int mark_dirty(struct ter_fs *fs, struct ter_error *error)
@@ -258,9 +256,7 @@ static int go_read_write(struct ter_fs *fs, struct ter_journal_replay *replay, u
 {
 	int r;
 
-	r = blacklist(fs, replay, error);
-	if (r < 0)
-		return r;
+	blacklist(fs, replay);
 	r = mark_dirty(fs, error); /* L3 */
 	if (r < 0)
 		return ter_fail_errno(error, r, "The superblock cannot be written: %s.", strerror(-r));
@@ -389,7 +385,7 @@ static int write_clean_section(struct ter_fs *fs, uint64_t last_seq, struct ter_
 	return ter_sb_write(&fs->sb, error);
 }
 
-static int flush_members(struct ter_fs *fs)
+static void flush_members(struct ter_fs *fs)
 {
 	for (unsigned i = 0; i < TER_DEVS_MAX; i++) {
 		struct ter_dev *dev = &fs->members->dev[i];
@@ -397,7 +393,6 @@ static int flush_members(struct ter_fs *fs)
 		if (dev->used && ter_dev_writable(dev))
 			(void)ter_dev_flush(dev); /* counted there; a member that fails is seen as degraded at the next open */
 	}
-	return 0;
 }
 
 /* Everything is durable in the journal, and the superblock goes on saying "not clean": the next start replays it. */
