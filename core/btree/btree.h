@@ -65,6 +65,8 @@ void ter_btrees_set_hooks(struct ter_btrees *bt, const struct ter_btree_hooks *h
 
 /* Roots: from the superblock or the journal, before anything is read. A btree without a root is empty. */
 int ter_btrees_set_root(struct ter_btrees *bt, const struct ter_root *root);
+/* Has the roots that were set read, all at once: a start waits for one read instead of one a btree. What fails is left to whoever needs it, and told then. */
+void ter_btrees_read_roots(struct ter_btrees *bt);
 unsigned ter_btrees_get_roots(struct ter_btrees *bt, struct ter_root *roots, unsigned max); /* rank JOURNAL may be held: copies a snapshot under a LEAF lock */
 uint64_t ter_btrees_next_node_seq(struct ter_btrees *bt);
 

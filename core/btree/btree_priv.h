@@ -167,10 +167,14 @@ void ter_node_unlock_read(struct ter_node *node);
 void ter_node_unlock_write(struct ter_node *node);
 /* Have the child of slot @idx of @parent (read-locked) read if it is not there; errors are left to who reads. */
 void ter_fill_ahead(struct ter_node *parent, uint32_t idx);
+/* Puts a node that was read into its slot; takes over the content's keys. @heal: a copy of it was bad. -ESTALE: it is there already, or is not what is wanted now. */
+int ter_node_install(struct ter_btree *tree, const struct ter_node_id *id, const struct ter_node_ptrs *ptrs, struct ter_node_content *content, bool heal);
 int ter_root_lock_write(struct ter_btree *tree, const void *owner, bool try); /* -EDEADLK */
 void ter_root_unlock_write(struct ter_btree *tree);
 
 /* --- node_io.c --- */
+/* The online copy with least latency, if it lies within its member; NULL: none. */
+const struct ter_node_ptr *ter_node_best_replica(struct ter_btrees *bt, const struct ter_node_ptrs *ptrs);
 int ter_node_read(struct ter_btrees *bt, const struct ter_node_id *id, const struct ter_node_ptrs *ptrs, struct ter_node_content *ret, bool *ret_heal);
 struct ter_node_write_io {
 	const struct ter_node_ptrs *ptrs;
@@ -234,6 +238,9 @@ enum { TER_CHANGE_REWRITE = 1 << 0 /* even if there is nothing to split or merge
 /* Split, merge, rewrite or shrink as the node at @level that covers @pos needs it. Waits; no lock held. 0: nothing was needed, 1: done. */
 int ter_node_change(struct ter_btree *tree, unsigned level, struct ter_pos pos, unsigned flags);
 void ter_root_publish(struct ter_btree *tree); /* root_lock held for writing: copies the root's place for the journal */
+
+/* --- roots.c --- */
+void ter_node_seq_seen(struct ter_btrees *bt, uint64_t seq); /* a new node gets a higher one */
 
 /* --- node_write.c --- */
 struct ter_node_ref {

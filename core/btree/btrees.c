@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* All btrees of a pool: making and freeing, roots, replay, numbers. */
+/* All btrees of a pool: making and freeing, replay, numbers. */
 #include "btree/btree_priv.h"
 
 /* --- life --- */
@@ -108,81 +108,6 @@ void ter_btrees_set_hooks(struct ter_btrees *bt, const struct ter_btree_hooks *h
 	bt->hooks = *hooks;
 }
 
-/* --- roots --- */
-
-static void saw_node_seq(struct ter_btrees *bt, uint64_t seq)
-{
-	if (seq >= atomic_load(&bt->next_node_seq) && seq < UINT64_MAX / 2)
-		atomic_store(&bt->next_node_seq, seq + 1);
-}
-
-static int root_ptrs_of(struct ter_btrees *bt, const struct ter_root *root, struct ter_node_ptrs *ret)
-{
-	uint64_t raw[(sizeof(struct ter_key_disk) + sizeof(struct ter_btree_ptr_disk)) / 8];
-	struct ter_node_ptrs ptrs = { .node_seq = root->node_seq, .sectors_written = root->sectors_written, .nr = root->nr_ptrs };
-	struct ter_btree_ptr_disk disk;
-	struct ter_key key = { .pos = TER_POS_MAX, .type = TER_KEY_BTREE_PTR, .val = &disk };
-
-	if (root->nr_ptrs > TER_NODE_PTRS_MAX)
-		return -EUCLEAN;
-	for (unsigned i = 0; i < ptrs.nr; i++) {
-		ptrs.ptr[i].dev = root->ptr[i].dev;
-		ptrs.ptr[i].gen = root->ptr[i].gen;
-		ptrs.ptr[i].sector = root->ptr[i].sector;
-	}
-	/* The same checks as for any other pointer. */
-	key.val_bytes = ter_node_ptrs_encode(&ptrs, &disk);
-	ter_key_encode(&key, raw);
-	return ter_node_ptrs_decode(&bt->geo, (const struct ter_key_disk *)raw, ret);
-}
-
-int ter_btrees_set_root(struct ter_btrees *bt, const struct ter_root *root)
-{
-	struct ter_node_ptrs ptrs;
-	struct ter_btree *tree;
-	int r;
-
-	if (root->btree >= TER_BTREE_NR || root->level >= TER_BTREE_DEPTH_MAX)
-		return -EUCLEAN;
-	if (!root->present)
-		return 0;
-	r = root_ptrs_of(bt, root, &ptrs);
-	if (r < 0)
-		return r;
-	tree = &bt->tree[root->btree];
-	if (tree->root) {
-		if (tree->root->dirty || tree->root->children_nr)
-			return -EBUSY;
-		ter_lock_acquire(&bt->cache_lock);
-		ter_cache_remove(tree->root);
-		ter_lock_release(&bt->cache_lock);
-		ter_node_free(tree->root);
-		tree->root = NULL;
-	}
-	tree->root_ptrs = ptrs;
-	tree->root_level = root->level;
-	ter_root_publish(tree);
-	saw_node_seq(bt, ptrs.node_seq);
-	return 0;
-}
-
-unsigned ter_btrees_get_roots(struct ter_btrees *bt, struct ter_root *roots, unsigned max)
-{
-	unsigned nr = 0;
-
-	ter_lock_acquire(&bt->roots_lock);
-	for (unsigned id = 0; id < TER_BTREE_NR && nr < max; id++)
-		if (bt->roots[id].present)
-			roots[nr++] = bt->roots[id];
-	ter_lock_release(&bt->roots_lock);
-	return nr;
-}
-
-uint64_t ter_btrees_next_node_seq(struct ter_btrees *bt)
-{
-	return atomic_load(&bt->next_node_seq);
-}
-
 /* --- replay --- */
 
 static int replay_into(struct ter_node *node, struct ter_pos pos, const struct ter_key_disk *key)
@@ -229,7 +154,7 @@ int ter_btrees_replay_key(struct ter_btrees *bt, enum ter_btree_id btree, unsign
 		r = ter_node_ptrs_decode(&bt->geo, key, &ptrs);
 		if (r < 0)
 			return r;
-		saw_node_seq(bt, ptrs.node_seq);
+		ter_node_seq_seen(bt, ptrs.node_seq);
 	}
 	r = ter_descend(&bt->tree[btree], level, pos, TER_DESCEND_WRITE, NULL, &node, NULL);
 	if (r == -ENOENT)

@@ -136,6 +136,13 @@ static int install(struct ter_fill *fill, struct ter_node_content *content, bool
 	return r;
 }
 
+int ter_node_install(struct ter_btree *tree, const struct ter_node_id *id, const struct ter_node_ptrs *ptrs, struct ter_node_content *content, bool heal)
+{
+	struct ter_fill fill = { .tree = tree, .id = *id, .ptrs = *ptrs, .pos = id->min };
+
+	return install(&fill, content, heal);
+}
+
 /* cache_lock held */
 static void fill_put(struct ter_fill *fill)
 {

@@ -76,6 +76,22 @@ static void order_replicas(struct ter_btrees *bt, const struct ter_node_ptrs *pt
 	}
 }
 
+const struct ter_node_ptr *ter_node_best_replica(struct ter_btrees *bt, const struct ter_node_ptrs *ptrs)
+{
+	uint8_t order[TER_NODE_PTRS_MAX];
+	const struct ter_node_ptr *ptr;
+	struct ter_dev *dev;
+
+	if (!ptrs->nr)
+		return NULL;
+	order_replicas(bt, ptrs, order);
+	ptr = &ptrs->ptr[order[0]];
+	dev = ter_member(bt->config.members, ptr->dev);
+	if (!dev || !ter_dev_online(dev) || (dev->bytes && ((ptr->sector + ptrs->sectors_written) << TER_SECTOR_SHIFT) > dev->bytes))
+		return NULL;
+	return ptr;
+}
+
 int ter_node_read(struct ter_btrees *bt, const struct ter_node_id *id, const struct ter_node_ptrs *ptrs, struct ter_node_content *ret, bool *ret_heal)
 {
 	_cleanup_free_ void *buf = ter_malloc_aligned(ptrs->sectors_written << TER_SECTOR_SHIFT, ter_node_buf_align(bt));

@@ -144,6 +144,7 @@ int ter_recovery_replay_keys(struct ter_btrees *btrees, const struct ter_journal
 	r = set_roots(btrees, replay, error);
 	if (r < 0)
 		return r;
+	ter_btrees_read_roots(btrees);
 	r = collect_keys(replay, numbers->keys, &list);
 	if (r < 0)
 		return ter_fail(error, TER_ERR_NO_MEMORY, "Not enough memory to replay %llu keys of the journal.",

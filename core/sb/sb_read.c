@@ -24,7 +24,11 @@ int ter_sb_decode_at(const void *buf, size_t bytes, uint64_t offset_bytes, struc
 
 struct reader {
 	struct ter_bdev *bdev;
-	void *buf;
+	uint8_t *buf; /* TER_SB_BYTES_MAX for each copy: all are read at once */
+	struct {
+		struct ter_bio bio;
+		struct ter_event event;
+	} io[TER_SB_COPIES];
 	struct ter_sb_read_result best; /* sb NULL: none yet */
 	struct {
 		bool valid;
@@ -65,18 +69,37 @@ static void consider(struct reader *rd, unsigned idx, struct ter_sb_read_result 
 	rd->best = *found;
 }
 
-/* Return: 0, whether the copy is valid or not; or what ends the search. */
-static int read_copy(struct reader *rd, unsigned idx, uint64_t offset_bytes)
+static void read_done(struct ter_bio *bio)
 {
+	ter_event_set(bio->priv, bio->result);
+}
+
+static void submit_read(struct reader *rd, unsigned idx, uint64_t offset_bytes)
+{
+	struct ter_bio *bio = &rd->io[idx].bio;
+
+	*bio = (struct ter_bio){
+		.op = TER_BIO_READ, .bdev = rd->bdev, .offset_bytes = offset_bytes, .bytes = TER_SB_BYTES_MAX, .iov_nr = 1,
+		.iov1 = { .iov_base = rd->buf + (size_t)idx * TER_SB_BYTES_MAX, .iov_len = TER_SB_BYTES_MAX },
+		.done = read_done, .priv = &rd->io[idx].event,
+	};
+	bio->iov = &bio->iov1;
+	ter_event_init(&rd->io[idx].event);
+	ter_bio_submit(bio);
+}
+
+/* Return: 0, whether the copy is valid or not; or what ends the search. */
+static int look_at_read(struct reader *rd, unsigned idx)
+{
+	const uint64_t offset_bytes = rd->io[idx].bio.offset_bytes;
 	struct ter_sb_read_result found = { 0 };
 	struct ter_error why = { 0 };
-	int r;
+	int r = rd->io[idx].bio.result;
 
-	r = ter_bdev_read(rd->bdev, offset_bytes, rd->buf, TER_SB_BYTES_MAX);
 	if (r < 0)
 		(void)ter_fail_errno(&why, r, "%s: cannot read the superblock at byte %llu.", rd->bdev->path, (unsigned long long)offset_bytes);
 	else
-		r = ter_sb_decode_at(rd->buf, TER_SB_BYTES_MAX, offset_bytes, &found.sb, &found.members, &found.dev_idx, &why);
+		r = ter_sb_decode_at(rd->io[idx].bio.iov1.iov_base, TER_SB_BYTES_MAX, offset_bytes, &found.sb, &found.members, &found.dev_idx, &why);
 	if (r < 0) {
 		if (r != -ENODATA && (rd->r == 0 || rd->r == -ENODATA)) {
 			rd->r = r;
@@ -88,21 +111,36 @@ static int read_copy(struct reader *rd, unsigned idx, uint64_t offset_bytes)
 	return 0;
 }
 
+static void wait_read(struct reader *rd, unsigned idx)
+{
+	(void)ter_event_wait(&rd->io[idx].event); /* the result stands in the bio */
+	ter_event_destroy(&rd->io[idx].event);
+}
+
 static int read_copies(struct reader *rd)
 {
-	uint64_t offset[TER_SB_COPIES];
-	int r;
+	const unsigned last = TER_SB_COPIES - 1;
+	uint64_t offset[TER_SB_COPIES], end;
+	int r = 0;
 
 	ter_sb_copy_offsets(rd->bdev->info.bytes, offset);
-	for (unsigned i = 0; i < TER_SB_COPIES - 1; i++) {
-		r = read_copy(rd, i, offset[i]);
-		if (r < 0)
-			return r;
-	}
+	for (unsigned i = 0; i < TER_SB_COPIES; i++)
+		submit_read(rd, i, offset[i]);
+	for (unsigned i = 0; i < TER_SB_COPIES; i++)
+		wait_read(rd, i);
+	for (unsigned i = 0; r >= 0 && i < last; i++)
+		r = look_at_read(rd, i);
+	if (r < 0)
+		return r;
 	/* The device may have grown since: the last copy is where the member ends. */
+	end = offset[last];
 	if (rd->best.sb)
 		ter_sb_copy_offsets(rd->best.members->dev[rd->best.dev_idx].bytes, offset);
-	return read_copy(rd, TER_SB_COPIES - 1, offset[TER_SB_COPIES - 1]);
+	if (offset[last] != end) {
+		submit_read(rd, last, offset[last]);
+		wait_read(rd, last);
+	}
+	return look_at_read(rd, last);
 }
 
 static unsigned bad_copies(const struct reader *rd)
@@ -135,7 +173,7 @@ int ter_sb_read(struct ter_exec *exec, struct ter_bdev *bdev, struct ter_sb_read
 		return ter_fail(error, TER_ERR_NOT_SUPPORTED, "%s has logical blocks of %u bytes; Terrace works with up to %u.", bdev->path,
 				bdev->info.logical_block_bytes, TER_SB_ALIGN);
 
-	rd.buf = ter_malloc_aligned(TER_SB_BYTES_MAX, TER_SB_ALIGN);
+	rd.buf = ter_malloc_aligned((size_t)TER_SB_COPIES * TER_SB_BYTES_MAX, TER_SB_ALIGN);
 	if (!rd.buf)
 		return ter_fail_errno(error, -ENOMEM, "There is not enough memory to read the superblock.");
 	r = read_copies(&rd);

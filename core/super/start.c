@@ -157,6 +157,7 @@ static int set_clean_roots(struct ter_fs *fs, struct ter_error *error)
 		if (r < 0)
 			return ter_fail_errno(error, r, "The superblock's root of btree %u is not usable.", sb->roots[i].btree);
 	}
+	ter_btrees_read_roots(fs->btrees);
 	return 0;
 }
 

@@ -186,7 +186,7 @@ void ter_event_set(struct ter_event *event, int result);
 int ter_event_wait(struct ter_event *event); /* returns the result given to set */
 
 /*
- * A work queue: @nr tasks that run closures in order of arrival. The queue is not bounded by itself: who adds bounds what it adds. work->fn may add again.
+ * A work queue: up to @nr tasks that run closures in order of arrival. The queue is not bounded by itself: who adds bounds what it adds. work->fn may add again.
  */
 struct ter_work {
 	struct ter_list link;

@@ -373,7 +373,7 @@ static void join_returns_after_the_task(void **state)
 
 static void body_spawn_fault(struct world *w)
 {
-	struct ter_fault_rule rule = {.nth = 2, .times = 1};
+	struct ter_fault_rule rule = {.nth = 1, .times = 1};
 	struct ter_workq *wq = NULL;
 
 	EXPECT(w, ter_fault_arm("exec.spawn", &rule) == 0);
@@ -443,6 +443,63 @@ static void a_work_queue_runs_all_in_order(void **state)
 	under_both(body_workq);
 }
 
+#define MEETING 3
+
+struct meeting {
+	struct ter_work work[MEETING];
+	struct ter_event all_here;
+	struct world *w;
+};
+static struct meeting *meeting; /* one test at a time */
+
+/* Ends only when as many works as the queue may have tasks run at once. */
+static void meet(struct ter_work *work)
+{
+	if (__atomic_add_fetch(&meeting->w->counter, 1, __ATOMIC_ACQ_REL) == MEETING)
+		ter_event_set(&meeting->all_here, 0);
+	EXPECT(meeting->w, ter_event_wait(&meeting->all_here) == 0);
+}
+
+static void body_workq_grows(struct world *w)
+{
+	const struct ter_fault_rule never = {.nth = 1, .times = 0};
+	struct work_item item[8];
+	struct meeting m = {.w = w};
+	struct ter_workq *wq;
+
+	meeting = &m;
+	w->counter = w->writers = 0;
+	ter_event_init(&m.all_here);
+	if (ter_workq_new(w->exec, "wq", MEETING, &wq) < 0)
+		abort();
+	for (unsigned i = 0; i < MEETING; i++) {
+		m.work[i].fn = meet;
+		ter_workq_add(wq, &m.work[i]);
+	}
+	ter_workq_free(wq);
+	ter_event_destroy(&m.all_here);
+
+	/* One that cannot grow does the work with the task it has. */
+	w->counter = 0;
+	if (ter_workq_new(w->exec, "wq", MEETING, &wq) < 0)
+		abort();
+	EXPECT(w, ter_fault_arm("exec.spawn", &never) == 0);
+	for (unsigned i = 0; i < ARRAY_SIZE(item); i++) {
+		item[i] = (struct work_item){.work.fn = do_work, .w = w, .wq = wq, .idx = i, .again = 0};
+		ter_workq_add(wq, &item[i].work);
+	}
+	ter_workq_drain(wq);
+	EXPECT(w, ter_fault_fired("exec.spawn") > 0);
+	ter_fault_disarm_all();
+	EXPECT(w, __atomic_load_n(&w->counter, __ATOMIC_RELAXED) == ARRAY_SIZE(item));
+	ter_workq_free(wq);
+}
+
+static void a_work_queue_grows_as_far_as_it_may_and_can(void **state)
+{
+	under_both(body_workq_grows);
+}
+
 static void body_random(struct world *w)
 {
 	uint64_t x = ter_random_u64(w->exec), y = ter_random_u64(w->exec);
@@ -472,6 +529,7 @@ int main(void)
 		cmocka_unit_test(join_returns_after_the_task),
 		cmocka_unit_test(a_failed_spawn_leaves_nothing),
 		cmocka_unit_test(a_work_queue_runs_all_in_order),
+		cmocka_unit_test(a_work_queue_grows_as_far_as_it_may_and_can),
 		cmocka_unit_test(randomness_varies),
 	};
 
