@@ -2,10 +2,10 @@
 /*
  * The classic device: blocking readers, one pinned to each core, on one descriptor
  *
- * The kernel wakes one sleeping reader for each request. What decides is where: on the client's core it costs some microseconds, on another, idle one up to a hundred. Measured on
- * two cores with nothing else running, creates of small files a second with one and two clients: a reader pinned to each core 9.4 and 15 thousand, one free reader 4.5 and 10,
- * one that spins 50 us before it sleeps 8.8 and 13. (With the cores kept busy by others the free reader wins, because no core sleeps.) With the ring transport one
- * reader remains, for FORGET and INTERRUPT.
+ * The kernel wakes one sleeping reader for each request. What decides is where: on the client's core it costs some microseconds, on another, idle one up to a hundred; duty.c keeps
+ * awake those that are where clients are. Measured before it was there, on two cores with nothing else running, creates of small files a second with one and two clients: a
+ * reader pinned to each core 9.4 and 15 thousand, one free reader 4.5 and 10, one that spins 50 us before it sleeps 8.8 and 13. With the ring transport one reader
+ * remains, for FORGET and INTERRUPT.
  */
 #include <sched.h>
 #include <signal.h>
@@ -18,30 +18,34 @@
 #define STOP_SIGNAL (SIGRTMIN + 2) /* ends a blocking read; its handler does nothing */
 #define FORGET_PAUSE_NS (10 * TER_NS_PER_MS)
 
-struct reader {
-	struct td_session *session;
-	unsigned idx;
-};
-
 static void no_action(int sig)
 {
 	(void)sig;
 }
 
-static void pin(unsigned idx)
+/* The @idx-th core that we may use; -1: there is none. */
+static int nth_cpu(unsigned idx)
 {
-	cpu_set_t allowed, one;
+	cpu_set_t allowed;
 	unsigned nr = 0;
 
 	if (sched_getaffinity(0, sizeof(allowed), &allowed) < 0)
-		return;
+		return -1;
 	for (int cpu = 0; cpu < CPU_SETSIZE; cpu++)
-		if (CPU_ISSET(cpu, &allowed) && nr++ == idx) {
-			CPU_ZERO(&one);
-			CPU_SET(cpu, &one);
-			(void)sched_setaffinity(0, sizeof(one), &one); /* a wish */
-			return;
-		}
+		if (CPU_ISSET(cpu, &allowed) && nr++ == idx)
+			return cpu;
+	return -1;
+}
+
+static void pin(int cpu)
+{
+	cpu_set_t one;
+
+	if (cpu < 0)
+		return;
+	CPU_ZERO(&one);
+	CPU_SET(cpu, &one);
+	(void)sched_setaffinity(0, sizeof(one), &one); /* a wish */
 }
 
 static void serve(struct td_session *s, const uint8_t *buf, size_t bytes)
@@ -58,22 +62,21 @@ static void serve(struct td_session *s, const uint8_t *buf, size_t bytes)
 
 static void *reader_thread(void *arg)
 {
-	struct reader *reader = arg;
+	struct td_reader *reader = arg;
 	struct td_session *s = reader->session;
-	const unsigned idx = reader->idx;
 	sigset_t stop;
 	uint8_t *buf;
 
-	free(reader);
 	/* Whoever started the session may block every signal, as tasks of the engine do. */
 	sigemptyset(&stop);
 	sigaddset(&stop, STOP_SIGNAL);
 	pthread_sigmask(SIG_UNBLOCK, &stop, NULL);
-	pin(idx);
+	pin(reader->cpu);
 	/* Touched before use: a fatal signal during a page fault inside the read would fail the request. */
 	buf = mmap(NULL, TD_REQUEST_BYTES_MAX, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
 	if (buf == MAP_FAILED)
 		return NULL;
+	td_duty_join(s);
 	while (!atomic_load(&s->stop)) {
 		const ssize_t n = read(s->fd, buf, TD_REQUEST_BYTES_MAX);
 
@@ -82,6 +85,8 @@ static void *reader_thread(void *arg)
 			if (s->init_done && (s->init_flags & TD_FUSE_OVER_IO_URING)) {
 				/* Only FORGETs come here now: gathered, they cost one wake-up instead of many. */
 				nanosleep(&(struct timespec){ .tv_nsec = FORGET_PAUSE_NS }, NULL);
+			} else {
+				td_duty_served(s, reader, ((const struct fuse_in_header *)(const void *)buf)->pid);
 			}
 			continue;
 		}
@@ -90,6 +95,7 @@ static void *reader_thread(void *arg)
 		td_session_ended(s); /* ENODEV: unmounted; anything else: no way to go on */
 		break;
 	}
+	td_duty_leave(s);
 	munmap(buf, TD_REQUEST_BYTES_MAX);
 	return NULL;
 }
@@ -102,28 +108,25 @@ int td_classic_start(struct td_session *s)
 
 	sigaction(STOP_SIGNAL, &action, NULL);
 	s->readers_wanted = s->ring || cpus < 1 ? 1 : (unsigned)ter_min(cpus, (long)TD_READERS_MAX);
-	while (s->readers < s->readers_wanted) {
-		struct reader *reader = malloc(sizeof(*reader));
-
-		if (!reader) {
-			r = -ENOMEM;
-			break;
-		}
-		*reader = (struct reader){ .session = s, .idx = s->readers };
-		r = -pthread_create(&s->reader[s->readers], NULL, reader_thread, reader);
-		if (r < 0) {
-			free(reader);
-			break;
-		}
-		s->readers++;
+	for (unsigned i = 0; i < s->readers_wanted; i++)
+		s->reader[i] = (struct td_reader){ .session = s, .cpu = nth_cpu(i) };
+	td_duty_init(s);
+	while (r >= 0 && s->readers < s->readers_wanted) {
+		r = -pthread_create(&s->reader[s->readers].thread, NULL, reader_thread, &s->reader[s->readers]);
+		if (r >= 0)
+			s->readers++;
 	}
-	return s->readers ? 0 : r;
+	if (s->readers)
+		return 0;
+	td_duty_destroy(s);
+	return r;
 }
 
 void td_classic_stop(struct td_session *s)
 {
+	td_duty_all(s); /* stop is set */
 	while (s->readers) {
-		const pthread_t thread = s->reader[s->readers - 1];
+		const pthread_t thread = s->reader[s->readers - 1].thread;
 		struct timespec until;
 
 		/* The signal may come just before the read: again until the thread has gone. */
@@ -140,4 +143,5 @@ void td_classic_stop(struct td_session *s)
 		}
 		s->readers--;
 	}
+	td_duty_destroy(s);
 }

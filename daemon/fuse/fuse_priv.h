@@ -68,6 +68,18 @@ int td_pool_start(struct td_session *s);
 void td_pool_stop(struct td_session *s); /* finishes what is queued */
 int td_pool_add(struct td_session *s, const void *request, size_t bytes, struct td_ring_entry *entry);
 
+/* A reader of the classic device. */
+struct td_reader {
+	struct td_session *session;
+	pthread_t thread;
+	int cpu;               /* pinned to; -1: nowhere */
+	/* the reader's own */
+	unsigned served, check_every, foreign;
+	/* under td_session.duty */
+	pthread_cond_t wanted;
+	bool aside;
+};
+
 struct td_ring;
 struct td_session {
 	struct td_session_config config;
@@ -84,8 +96,10 @@ struct td_session {
 	_Atomic uint64_t late; /* requests answered later than their handler returned: reads, syncs */
 	struct td_lookups lookups;
 	struct td_pool pool;
-	pthread_t reader[TD_READERS_MAX];
+	struct td_reader reader[TD_READERS_MAX];
 	unsigned readers, readers_wanted;
+	pthread_mutex_t duty;
+	unsigned on_duty;      /* readers that do not stand aside */
 	struct td_ring *ring;
 };
 
@@ -111,6 +125,15 @@ void td_reply_to(struct td_ring_entry *entry);
 /* classic.c */
 int td_classic_start(struct td_session *s);
 void td_classic_stop(struct td_session *s);
+
+/* duty.c */
+void td_duty_init(struct td_session *s);    /* readers_wanted and their cores are known */
+/* A request of the task @tid was served; the reader may find that it is not needed and wait here until it is. */
+void td_duty_served(struct td_session *s, struct td_reader *reader, uint32_t tid);
+void td_duty_join(struct td_session *s);    /* by each reader, before its first request */
+void td_duty_leave(struct td_session *s);   /* by each reader, after its last: the others see for themselves why it went */
+void td_duty_all(struct td_session *s);     /* nobody stands aside; nor from then on, if td_session.stop was set before */
+void td_duty_destroy(struct td_session *s); /* every reader has gone */
 
 /* ring.c */
 int td_ring_prepare(struct td_session *s);  /* rings and threads stand ready; -EOPNOTSUPP */

@@ -4,7 +4,7 @@
  *
  * A session owns a mounted /dev/fuse descriptor and answers its requests with one pool's `struct ter_vfs`. libfuse's low-level session decodes and replies; receiving is ours:
  *
- *   classic  one blocking reader a core (at most TD_READERS_MAX), pinned, on the one descriptor.
+ *   classic  one blocking reader a core (at most TD_READERS_MAX), pinned, on the one descriptor; those on cores where no client runs stand aside.
  *   ring     one io_uring and one pinned thread a core (kernel 6.14 or newer with fuse's enable_uring on).
  *
  *   F1  A serving thread never waits: an operation is tried with `nowait`; what answers -EAGAIN is done again, from a copy of the request, by the blocking pool.
