@@ -128,9 +128,10 @@ unsigned ter_io_ctx_poll(struct ter_io_ctx *ctx); /* runs what has completed; ho
 /*
  * Makes requests of one part that lie in this memory cheaper: it stays pinned, once for the backend and once for each context made later. One region a backend. Return: 0;
  * -EOPNOTSUPP (the backend has no use for it), -EBUSY (there is one), -EINVAL (larger than 16 GiB), -ENOMEM or -EPERM (more than the limit on locked memory). Failure
- * means no more than that requests cost what they did. The memory must outlive the backend.
+ * means no more than that requests cost what they did. The memory must outlive the backend, or be unregistered while no request lies in it.
  */
 int ter_io_register_region(struct ter_io *io, void *base, size_t bytes);
+void ter_io_unregister_region(struct ter_io *io, void *base); /* if it is the one that is registered */
 
 /* --- simulated backend --- */
 struct ter_sim; /* io/sim.h */

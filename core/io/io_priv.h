@@ -48,5 +48,6 @@ int ter_uring_new(struct ter_exec *exec, struct ter_io **ret_io);
 int ter_threads_new(struct ter_exec *exec, struct ter_io **ret_io);
 
 int ter_uring_register_region(struct ter_io *io, void *base, size_t bytes);
+void ter_uring_unregister_region(struct ter_io *io, void *base);
 
 #endif

@@ -229,6 +229,20 @@ int ter_uring_register_region(struct ter_io *opaque, void *base, size_t bytes)
 	return r;
 }
 
+void ter_uring_unregister_region(struct ter_io *opaque, void *base)
+{
+	struct uring_io *io = io_of(opaque);
+	struct uring_ring *ring;
+
+	ter_lock_acquire(&io->lock);
+	if (io->region.iov_len && io->region.iov_base == base) {
+		ter_list_for_each (ring, &io->rings, link)
+			uring_unregister_region(ring);
+		io->region = (struct iovec){0};
+	}
+	ter_lock_release(&io->lock);
+}
+
 /* --- devices --- */
 
 static int uring_open(struct ter_io *io, const char *path, unsigned flags, struct ter_bdev **ret_bdev,
@@ -416,4 +430,10 @@ unsigned ter_io_ctx_poll(struct ter_io_ctx *ctx)
 int ter_io_register_region(struct ter_io *io, void *base, size_t bytes)
 {
 	return io->ops == &uring_ops ? ter_uring_register_region(io, base, bytes) : -EOPNOTSUPP;
+}
+
+void ter_io_unregister_region(struct ter_io *io, void *base)
+{
+	if (io->ops == &uring_ops)
+		ter_uring_unregister_region(io, base);
 }

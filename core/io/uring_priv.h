@@ -82,6 +82,7 @@ void uring_ring_push(struct uring_ring *ring, struct ter_bio *bio);
 /* Reports what has completed, a bounded number of requests, which is returned. */
 unsigned uring_ring_reap(struct uring_ring *ring, bool *ret_stop);
 int uring_register_region(struct uring_ring *ring, const struct iovec *region);
+void uring_unregister_region(struct uring_ring *ring);
 
 /* uring.c */
 void uring_bio_done(struct ter_bio *bio); /* result is set */

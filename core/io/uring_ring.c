@@ -74,6 +74,12 @@ int uring_register_region(struct uring_ring *ring, const struct iovec *region)
 	return r;
 }
 
+void uring_unregister_region(struct uring_ring *ring)
+{
+	if (__atomic_exchange_n(&ring->region, false, __ATOMIC_ACQ_REL))
+		(void)io_uring_unregister_buffers(&ring->uring); /* it was registered: nothing can fail */
+}
+
 /* --- an entry for a request --- */
 
 /* Which registered buffer holds the part as a whole; -1: none. */

@@ -37,6 +37,7 @@ static void region_put(struct ter_fs *fs, struct ter_region *region)
 {
 	if (!region->base)
 		return;
+	ter_io_unregister_region(fs->env.io, region->base);
 	if (fs->env.region_put)
 		fs->env.region_put(fs->env.region_arg, region->base, region->bytes);
 	else
@@ -212,6 +213,8 @@ static int start_journal(struct ter_fs *fs, const struct ter_journal_replay *rep
 			      }, next_seq, &fs->journal, error);
 	if (r < 0)
 		return ter_fail_errno(error, r, "The journal cannot be started: %s.", strerror(-r));
+	/* Every commit writes from here, in one part. Data goes out in many parts, which pinned memory does not help. */
+	(void)ter_io_register_region(fs->env.io, fs->journal_region.base, fs->journal_region.bytes);
 	ter_btrees_set_journal(fs->btrees, fs->journal);
 	ter_alloc_set_journal(fs->alloc, fs->journal);
 	ter_data_set_journal(fs->data, fs->journal);

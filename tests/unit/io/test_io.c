@@ -596,6 +596,10 @@ static void body_ctx(struct world *w)
 	EXPECT(w, ter_io_register_region(w->io, memory, 0) == -EINVAL);
 	EXPECT(w, ter_io_register_region(w->io, memory, NR * UNIT / 2) == 0); /* half: the rest is read without */
 	EXPECT(w, ter_io_register_region(w->io, memory, UNIT) == -EBUSY);
+	ter_io_unregister_region(w->io, memory + UNIT); /* another's: nothing happens */
+	EXPECT(w, ter_io_register_region(w->io, memory, UNIT) == -EBUSY);
+	ter_io_unregister_region(w->io, memory);
+	EXPECT(w, ter_io_register_region(w->io, memory, NR * UNIT / 2) == 0);
 	ctx2 = ter_io_ctx_new(w->io);
 	EXPECT(w, ctx2 != NULL);
 	ter_io_ctx_free(ctx2);
