@@ -277,6 +277,7 @@ static int write_part(struct ter_data *data, struct ter_file *file, struct curso
 		if (r >= 0)
 			break;
 		ter_lock_release(&file->lock);
+		plan.frees += plan.fresh != NULL; /* what this plan gives back is not what it waits for */
 		ter_segs_free(data, TAKE_PTR(plan.fresh));
 		if (flags & TER_WRITE_NOWAIT)
 			return -EAGAIN;

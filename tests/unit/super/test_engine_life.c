@@ -465,6 +465,43 @@ static void a_member_that_fails_does_not_hang_the_pool(void **state)
 			}
 }
 
+static size_t write_bytes; /* of each write */
+
+/* More than the dirty buffer holds, and nothing of it can be written back. */
+static bool writes_until_an_error(struct eng *e)
+{
+	static uint8_t data[TER_KIB(256)];
+	uint64_t written = 0;
+	struct ter_attr attr;
+	char name[32];
+	int r = 0;
+
+	MUST(e, eng_start(e, false, -1));
+	for (unsigned i = 0; i < e->layout.devs; i++)
+		MUST(e, ter_sim_fail(e->sim, e->path[i], TER_BIO_WRITE, 20, true));
+	for (unsigned i = 0; r >= 0 && written < TER_MIB(64); i++, written += write_bytes) {
+		snprintf(name, sizeof(name), "file %u", i / 8);
+		r = i % 8 ? 0 : ter_vfs_create(e->vfs, &root_op, TER_NODE_ROOT, name, S_IFREG | 0600, 0, NULL, &attr);
+		if (r >= 0)
+			r = write_at(e->vfs, attr.node, i % 8 * write_bytes, data, write_bytes);
+	}
+	ENG_CHECK(e, r == -EIO || r == -ENOSPC || r == -EROFS);
+	return true;
+}
+
+static void a_writer_is_told_when_nothing_can_be_written_back(void **state)
+{
+	(void)state;
+	for (unsigned layout = 0; layout < 3; layout++)
+		for (write_bytes = 4096; write_bytes <= TER_KIB(256); write_bytes *= 8) {
+			struct eng *e = fresh(layout, "a_writer_is_told_when_nothing_can_be_written_back");
+
+			run(e, just_format);
+			run(e, writes_until_an_error);
+			done(e);
+		}
+}
+
 /* --- every single failure on the way up --- */
 
 static void scribble(struct eng *e)
@@ -659,6 +696,7 @@ int main(void)
 		cmocka_unit_test(two_histories_are_not_merged),
 		cmocka_unit_test(a_damaged_superblock_copy_is_healed),
 		cmocka_unit_test(a_member_that_fails_does_not_hang_the_pool),
+		cmocka_unit_test(a_writer_is_told_when_nothing_can_be_written_back),
 		cmocka_unit_test(a_format_that_fails_leaves_the_members_as_they_were),
 		cmocka_unit_test(a_start_whose_nth_read_fails),
 		cmocka_unit_test(a_start_whose_nth_allocation_fails),
