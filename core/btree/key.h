@@ -27,13 +27,14 @@
 	x(13, QUOTAS, "quotas", fs)                                                                                    \
 	x(14, REBALANCE_WORK, "rebalance_work", data)                                                                  \
 	x(15, DELETED_INODES, "deleted_inodes", fs) /* (inode, 0, snapshot): unlinked, to be reaped */                 \
-	x(16, ACCOUNTING, "accounting", alloc)     /* counters, see alloc/accounting.h */
+	x(16, ACCOUNTING, "accounting", alloc)     /* counters, see alloc/accounting.h */                               \
+	x(17, DAMAGED, "damaged", fs)              /* (inode, 0, snapshot): data of this file is known to be lost */
 
 enum ter_btree_id {
 #define x(id, name, text, owner) TER_BTREE_##name = id,
 	TER_BTREES(x)
 #undef x
-	TER_BTREE_NR = 17,
+	TER_BTREE_NR = 18,
 };
 extern const char *const ter_btree_names[TER_BTREE_NR];
 
@@ -51,13 +52,14 @@ extern const char *const ter_btree_names[TER_BTREE_NR];
 	x(10, SET, "set")                 /* presence is all: need_discard, deleted inodes */                          \
 	x(11, BACKPOINTER, "backpointer")                                                                              \
 	x(12, COUNTERS, "counters")       /* 1..TER_COUNTERS_MAX le64, signed */                                       \
-	x(13, ERROR, "error")             /* a range whose data is known to be lost: reads are EIO */
+	x(13, ERROR, "error")             /* a range whose data is known to be lost: reads are EIO */                            \
+	x(14, DAMAGE, "damage")           /* what is known of a damaged file */
 
 enum ter_key_type {
 #define x(id, name, text) TER_KEY_##name = id,
 	TER_KEY_TYPES(x)
 #undef x
-	TER_KEY_TYPE_NR = 14,
+	TER_KEY_TYPE_NR = 15,
 };
 extern const char *const ter_key_type_names[TER_KEY_TYPE_NR];
 

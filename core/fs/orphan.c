@@ -93,6 +93,8 @@ static int stage_gone(struct ter_trans *trans, struct ter_inode *inode)
 	r = ter_trans_update(trans, TER_BTREE_INODES, key.pos, &key, NULL);
 	if (r >= 0)
 		r = ter_orphan_stage(trans, inode, false);
+	if (r >= 0)
+		r = ter_damage_stage_gone(trans, ter_inode_pos(inode));
 	return r < 0 ? r : ter_trans_add(trans, ter_counter_inodes(), &minus_one, 1);
 }
 

@@ -18,6 +18,7 @@ void ter_vfs_free(struct ter_vfs *vfs)
 	ter_lock_destroy(&vfs->rename_lock);
 	ter_lock_destroy(&vfs->lazy_lock);
 	ter_lock_destroy(&vfs->reap_lock);
+	ter_lock_destroy(&vfs->damage_lock);
 	free(vfs);
 }
 
@@ -35,10 +36,12 @@ int ter_vfs_new(const struct ter_vfs_config *config, struct ter_vfs **ret_vfs)
 	ter_lock_init(&vfs->rename_lock, TER_RANK_RENAME);
 	ter_lock_init(&vfs->lazy_lock, TER_RANK_LEAF);
 	ter_lock_init(&vfs->reap_lock, TER_RANK_LEAF);
+	ter_lock_init(&vfs->damage_lock, TER_RANK_LEAF);
 	ter_list_init(&vfs->lazy_list);
 	ter_list_init(&vfs->reap_list);
 	vfs->lazy_work.fn = ter_vfs_lazy_work;
 	vfs->reap_work.fn = ter_vfs_reap_work;
+	vfs->damage_work.fn = ter_vfs_damage_work;
 	r = ter_inodes_init(vfs);
 	if (r >= 0)
 		r = ter_workq_new(config->exec, "ter-vfs", 1, &vfs->wq);

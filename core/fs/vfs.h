@@ -136,6 +136,22 @@ int ter_vfs_removexattr(struct ter_vfs *vfs, const struct ter_op *op, uint64_t n
 /* Nobody outside holds @node any more: if it is unlinked it is reaped (in the background when big). Never waits. */
 void ter_vfs_forget(struct ter_vfs *vfs, uint64_t node);
 
+/*
+ * Files of which data is known to be lost. A read that found no good copy notes its file, in the background and not when read-only; the file stays noted, through restarts and
+ * renames, until it is deleted or somebody says that it is good again.
+ */
+struct ter_damage {
+	uint64_t inum;
+	uint64_t offset_bytes;     /* lowest place found lost */
+	int64_t first_ns, last_ns; /* when it was found, since 1970 */
+	uint32_t times;            /* 0: the note itself is damaged */
+};
+void ter_vfs_note_damage(struct ter_vfs *vfs, uint64_t inum, uint64_t offset_bytes); /* from any task; never waits */
+int ter_vfs_next_damaged(struct ter_vfs *vfs, uint64_t from_inum, struct ter_damage *ret); /* the first with a number >= @from_inum; -ENOENT */
+int ter_vfs_clear_damage(struct ter_vfs *vfs, uint64_t inum); /* fine if it is not noted; -EROFS */
+/* A path that leads to the inode, from the root ("/a/b"). -ENOENT: none is known (unlinked, or found only under another name); -ENAMETOOLONG. */
+int ter_vfs_path_of(struct ter_vfs *vfs, uint64_t inum, char *buf, size_t bytes);
+
 /* Data and inodes of everything acknowledged before are committed and durable when waiter is told. */
 int ter_vfs_sync(struct ter_vfs *vfs);
 

@@ -79,6 +79,11 @@ struct ter_inode_shard {
 	size_t nr;
 };
 
+#define TER_DAMAGE_NOTES_MAX 32 /* more are noted when they are read again */
+struct ter_damage_note {
+	uint64_t inum, offset_bytes;
+};
+
 struct ter_vfs {
 	struct ter_vfs_config config;
 	_Atomic(struct ter_journal *) journal;
@@ -104,7 +109,13 @@ struct ter_vfs {
 	struct ter_list reap_list;
 	bool reap_work_queued;
 	struct ter_work reap_work;
-	struct ter_workq *wq;
+
+	struct ter_lock damage_lock; /* rank LEAF */
+	struct ter_damage_note damage[TER_DAMAGE_NOTES_MAX];
+	unsigned damage_nr;
+	bool damage_work_queued;
+	struct ter_work damage_work;
+	struct ter_workq *wq; /* what has time: lazy attributes, reaping, notes of damage */
 };
 
 static inline bool ter_vfs_is_read_only(struct ter_vfs *vfs)
@@ -187,6 +198,11 @@ void ter_inode_mark_lazy(struct ter_inode *inode);
 void ter_inode_touch_atime(struct ter_inode *inode); /* relatime; only in memory */
 int ter_inode_write(struct ter_inode *inode, unsigned flags); /* commits lazy fields; takes the lock for reading */
 void ter_vfs_lazy_work(struct ter_work *work);
+
+/* --- damage.c --- */
+void ter_vfs_damage_work(struct ter_work *work);
+int ter_damage_stage_gone(struct ter_trans *trans, struct ter_pos pos); /* @pos: the inode's; fine if there is none */
+int ter_damage_check(const struct ter_key *key);                       /* hostile: -EUCLEAN */
 
 /* --- inum.c --- */
 uint64_t ter_inum_take(struct ter_inode *dir); /* the directory's lock is held for writing; 0: all numbers are used up */

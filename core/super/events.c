@@ -90,6 +90,8 @@ void ter_super_on_damage(void *arg, unsigned dev_idx, uint64_t inum, uint64_t of
 			repaired ? "%s: damaged data of inode %llu at byte %llu; another copy was used." :
 				   "%s: damaged data of inode %llu at byte %llu; no good copy is left there.",
 			dev ? dev_path(dev) : "a missing member", (unsigned long long)inum, (unsigned long long)offset_bytes);
+	if (!repaired && fs->vfs)
+		ter_vfs_note_damage(fs->vfs, inum, offset_bytes);
 }
 
 /* L5. The first caller reports and halts the journal; what follows fails on its own. */
