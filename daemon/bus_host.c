@@ -254,6 +254,22 @@ static void host_reset_options(void *arg, const char *fs, const struct ter_optio
 		td_pool_reset_options(pool, options, nr, call);
 }
 
+static void host_list_damaged(void *arg, const char *fs, uint64_t from_inum, unsigned limit, struct ter_bus_call *call)
+{
+	struct td_pool *pool = find_or_answer(arg, fs, call);
+
+	if (pool)
+		td_pool_list_damaged(pool, from_inum, limit, call);
+}
+
+static void host_clear_damage(void *arg, const char *fs, unsigned dev_major, unsigned dev_minor, uint64_t inum, struct ter_bus_call *call)
+{
+	struct td_pool *pool = find_or_answer(arg, fs, call);
+
+	if (pool)
+		td_pool_clear_damage(pool, dev_major, dev_minor, inum, call);
+}
+
 static void host_read_superblock(void *arg, const char *fs, struct ter_bus_call *call)
 {
 	struct td_pool *pool = find_or_answer(arg, fs, call);
@@ -329,6 +345,8 @@ void td_bus_host_fill(struct td_pools *pools, struct ter_bus_host *host)
 		.stop = host_stop,
 		.set_access = host_set_access,
 		.fsck = host_fsck,
+		.list_damaged = host_list_damaged,
+		.clear_damage = host_clear_damage,
 		.force_read_only = host_force_read_only,
 		.job_cancel = host_job_cancel,
 		.job_dismiss = host_job_dismiss,

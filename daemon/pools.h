@@ -153,6 +153,8 @@ void td_pool_set_options(struct td_pool *pool, const struct ter_bus_option *opti
 void td_pool_reset_options(struct td_pool *pool, const struct ter_option_info *const *options, unsigned nr, struct ter_bus_call *call);
 void td_pool_read_superblock(struct td_pool *pool, struct ter_bus_call *call);
 int td_pool_fsck(struct td_pool *pool, uint32_t uid, uint64_t *ret_job, struct ter_error *error);
+void td_pool_list_damaged(struct td_pool *pool, uint64_t from_inum, unsigned limit, struct ter_bus_call *call); /* pool_damage.c */
+void td_pool_clear_damage(struct td_pool *pool, unsigned dev_major, unsigned dev_minor, uint64_t inum, struct ter_bus_call *call);
 void td_pool_on_event(void *pool, struct ter_fs *fs, const struct ter_fs_event *event); /* ter_fs_event_fn */
 
 /* --- mounts (pool_mount.c, mount_unit.c) --- */

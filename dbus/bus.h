@@ -29,6 +29,7 @@
 #define TER_BUS_COMPRESSIONS_MAX 16
 #define TER_BUS_LINES_MAX 32      /* sentences in a job's result */
 #define TER_BUS_LINE_MAX 320
+#define TER_BUS_DAMAGED_MAX 256u  /* files in one answer */
 #define TER_BUS_RETENTION_US (600 * 1000000ull) /* how long a finished job stays */
 
 struct ter_bus;
@@ -154,6 +155,12 @@ struct ter_bus_job {
 	} details;
 };
 
+struct ter_bus_damaged {
+	uint64_t node;       /* st_ino */
+	char path[PATH_MAX]; /* "": not known */
+	char what[128];
+};
+
 /* --- what a method hands to the host --- */
 
 struct ter_bus_who {
@@ -216,6 +223,8 @@ struct ter_bus_host {
 	void (*set_options)(void *arg, const char *fs, const struct ter_bus_option *options, unsigned nr, bool persist, struct ter_bus_call *call);
 	void (*reset_options)(void *arg, const char *fs, const struct ter_option_info *const *options, unsigned nr, struct ter_bus_call *call);
 	void (*read_superblock)(void *arg, const char *fs, struct ter_bus_call *call);
+	void (*list_damaged)(void *arg, const char *fs, uint64_t from_inum, unsigned limit, struct ter_bus_call *call); /* limit <= TER_BUS_DAMAGED_MAX */
+	void (*clear_damage)(void *arg, const char *fs, unsigned dev_major, unsigned dev_minor, uint64_t inum, struct ter_bus_call *call);
 	void (*wait_ready)(void *arg, const char *fs, uint32_t timeout_s, struct ter_bus_call *call);
 	void (*wait_job)(void *arg, uint64_t job, uint32_t timeout_s, struct ter_bus_call *call);
 	void (*mount)(void *arg, const struct ter_bus_who *who, const char *fs, const struct ter_bus_mount *mount, struct ter_bus_call *call);
@@ -250,6 +259,7 @@ void ter_bus_answer_bytes(struct ter_bus_call *call, const void *bytes, size_t n
 void ter_bus_answer_fs(struct ter_bus_call *call, const char *uuid);     /* the object of a filesystem */
 void ter_bus_answer_device(struct ter_bus_call *call, const char *uuid); /* of a member */
 void ter_bus_answer_probe(struct ter_bus_call *call, const struct ter_probe *probe);
+void ter_bus_answer_damaged(struct ter_bus_call *call, const struct ter_bus_damaged *rows, unsigned nr, uint64_t next_inum); /* 0: that was all */
 void ter_bus_answer_job(struct ter_bus_call *call, uint64_t job);        /* state and result of a published job */
 
 /* --- names --- */

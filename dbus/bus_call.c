@@ -33,8 +33,7 @@ static void call_free(struct ter_bus_call *call)
 	free(call);
 }
 
-/* Takes the reply, or the errno of making it. The caller may have gone: that is no error of ours. */
-static void send_reply(struct ter_bus_call *call, sd_bus_message *reply, int r)
+void ter_bus_call_reply(struct ter_bus_call *call, sd_bus_message *reply, int r)
 {
 	if (r >= 0)
 		r = sd_bus_send(call->bus->sd, reply, NULL);
@@ -97,7 +96,7 @@ void ter_bus_answer_bytes(struct ter_bus_call *call, const void *bytes, size_t n
 	r = sd_bus_message_new_method_return(call->m, &reply);
 	if (r >= 0)
 		r = sd_bus_message_append_array(reply, 'y', bytes, nr);
-	send_reply(call, reply, r);
+	ter_bus_call_reply(call, reply, r);
 }
 
 static int append_probe(sd_bus_message *m, const struct ter_probe *probe)
@@ -145,7 +144,7 @@ void ter_bus_answer_probe(struct ter_bus_call *call, const struct ter_probe *pro
 	r = sd_bus_message_new_method_return(call->m, &reply);
 	if (r >= 0)
 		r = append_probe(reply, probe);
-	send_reply(call, reply, r);
+	ter_bus_call_reply(call, reply, r);
 }
 
 void ter_bus_answer_job(struct ter_bus_call *call, uint64_t job)
@@ -168,7 +167,7 @@ void ter_bus_answer_job(struct ter_bus_call *call, uint64_t job)
 		r = sd_bus_message_append(reply, "s", ter_bus_job_states[object->view->job.state]);
 	if (r >= 0)
 		r = ter_bus_append_result(reply, &object->view->job);
-	send_reply(call, reply, r);
+	ter_bus_call_reply(call, reply, r);
 }
 
 int ter_bus_reply_job(sd_bus_message *m, uint64_t job)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* org.terracefs.Terrace1.Maintenance: checking. */
+/* org.terracefs.Terrace1.Maintenance: checking; what was lost stands in bus_damage.c. */
 #include "dbus/bus_priv.h"
 
 static int method_fsck(sd_bus_message *m, void *userdata, sd_bus_error *error)
@@ -35,6 +35,10 @@ static int method_fsck(sd_bus_message *m, void *userdata, sd_bus_error *error)
 static const sd_bus_vtable vtable[] = {
 	SD_BUS_VTABLE_START(0),
 	SD_BUS_METHOD_WITH_ARGS("Fsck", SD_BUS_ARGS("a{sv}", opts), SD_BUS_RESULT("o", job), method_fsck, SD_BUS_VTABLE_UNPRIVILEGED),
+	SD_BUS_METHOD_WITH_ARGS("ListDamaged", SD_BUS_ARGS("a{sv}", opts), SD_BUS_RESULT("a(tsas)", files, "s", cursor), ter_bus_method_list_damaged,
+				SD_BUS_VTABLE_UNPRIVILEGED),
+	SD_BUS_METHOD_WITH_ARGS("ClearDamage", SD_BUS_ARGS("h", file, "a{sv}", opts), SD_BUS_NO_RESULT, ter_bus_method_clear_damage,
+				SD_BUS_VTABLE_UNPRIVILEGED),
 	SD_BUS_VTABLE_END,
 };
 

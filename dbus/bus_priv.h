@@ -66,6 +66,8 @@ struct ter_bus_call {
 };
 /* NULL: too many wait already, and @error says so. */
 struct ter_bus_call *ter_bus_call_new(struct ter_bus *bus, sd_bus_message *m, sd_bus_error *error);
+/* Takes the reply, or the errno of making it; frees @call. The caller may have gone: that is no error of ours. */
+void ter_bus_call_reply(struct ter_bus_call *call, sd_bus_message *reply, int r);
 
 struct ter_bus_object *ter_bus_find(struct ter_bus *bus, const char *path);
 
@@ -74,6 +76,10 @@ extern const struct ter_bus_iface ter_bus_fs_iface, ter_bus_fs_usage_iface, ter_
 	ter_bus_maintenance_iface, ter_bus_plugin_iface, ter_bus_job_iface;
 extern const sd_bus_vtable ter_bus_manager_vtable[];
 int ter_bus_option_schema(sd_bus *sd, const char *path, const char *interface, const char *property, sd_bus_message *reply, void *userdata, sd_bus_error *error);
+
+/* of org.terracefs.Terrace1.Maintenance (bus_damage.c) */
+int ter_bus_method_list_damaged(sd_bus_message *m, void *userdata, sd_bus_error *error);
+int ter_bus_method_clear_damage(sd_bus_message *m, void *userdata, sd_bus_error *error);
 
 /* --- values (bus_value.c): getters for fields of views; @userdata is the field --- */
 #define TER_BUS_GETTER(name)                                                                                           \

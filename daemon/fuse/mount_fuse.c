@@ -35,6 +35,14 @@ static bool find_mount(const char *where, char dev[32], char type[64])
 	return found;
 }
 
+bool td_mount_is(const char *where, unsigned dev_major, unsigned dev_minor)
+{
+	char dev[32], type[64], wanted[32];
+
+	snprintf(wanted, sizeof(wanted), "%u:%u", dev_major, dev_minor);
+	return find_mount(where, dev, type) && strcmp(dev, wanted) == 0;
+}
+
 static int check_where(const char *where, struct ter_error *error)
 {
 	char dev[32], type[64];

@@ -15,6 +15,8 @@ struct td_mount_options {
  * ALREADY_MOUNTED, NOT_AUTHORIZED, NOT_SUPPORTED (no /dev/fuse). *ret_fd: the mounted descriptor.
  */
 int td_mount(const char *where, const struct td_mount_options *options, int *ret_fd, struct ter_error *error);
+/* Is the filesystem mounted at @where the one with this device number? False also where this process does not see the mount. */
+bool td_mount_is(const char *where, unsigned dev_major, unsigned dev_minor);
 int td_unmount(const char *where, bool lazy, struct ter_error *error);
 /* Reads big: the mount's read_ahead_kb. Quietly does nothing where /sys is read-only. The mount itself is not touched. */
 void td_raise_read_ahead(const char *where, unsigned kib);

@@ -64,6 +64,7 @@ int ctl_cmd_stop(struct ctl *ctl, int argc, char **argv);
 int ctl_cmd_status(struct ctl *ctl, int argc, char **argv);
 int ctl_cmd_sync(struct ctl *ctl, int argc, char **argv);
 int ctl_cmd_fsck(struct ctl *ctl, int argc, char **argv);
+int ctl_cmd_damaged(struct ctl *ctl, int argc, char **argv);
 int ctl_cmd_options(struct ctl *ctl, int argc, char **argv);
 int ctl_start_pool(struct ctl *ctl, const char *path); /* unless it runs; waits */
 

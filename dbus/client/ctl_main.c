@@ -22,6 +22,7 @@ static const struct command {
 	{ "status", "[POOL]", 0, 1, ctl_cmd_status, N_("Show filesystems, their members, state and usage") },
 	{ "sync", "POOL", 1, 1, ctl_cmd_sync, N_("Commit everything written so far") },
 	{ "fsck", "POOL", 1, 1, ctl_cmd_fsck, N_("Check every relation a filesystem keeps, changing nothing") },
+	{ "damaged", "POOL [FILE…]", 1, -1, ctl_cmd_damaged, N_("List files that lost data, or say that these are good again") },
 	{ "options", "POOL [NAME[=VALUE]]…", 1, -1, ctl_cmd_options, N_("Show or set options") },
 };
 
