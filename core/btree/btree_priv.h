@@ -90,6 +90,12 @@ struct ter_fill {
 	int r;
 };
 
+/*
+ * After a replay numbers of nodes go on behind these many: the last run may have written nodes that it did not come to link, and a replica that misses the write of
+ * a new node in the same space must not show one of those.
+ */
+#define TER_NODE_SEQ_SKIP (1ull << 32)
+
 struct ter_kick {
 	struct ter_work work;
 	struct ter_btrees *bt;
@@ -105,6 +111,7 @@ struct ter_btrees {
 	struct ter_btree tree[TER_BTREE_NR];
 	uint32_t split_bytes, overflow_bytes, merge_bytes;
 	_Atomic uint64_t next_node_seq;
+	uint64_t sure_node_seq; /* nodes from here on are of this run (all, after a clean stop): nothing unknown lies behind what was written of them */
 	_Atomic uint32_t no_evict; /* searches and commits that lost their nodes again and again before they could use them */
 
 	struct ter_lock turnstile; /* rank BTREE_NODE, taken before any node: see commit.c */

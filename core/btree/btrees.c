@@ -170,6 +170,7 @@ void ter_btrees_replay_done(struct ter_btrees *bt, uint64_t pin_seq)
 {
 	struct ter_node *node;
 
+	bt->sure_node_seq = atomic_fetch_add(&bt->next_node_seq, TER_NODE_SEQ_SKIP) + TER_NODE_SEQ_SKIP;
 	ter_lock_acquire(&bt->cache_lock);
 	ter_list_for_each(node, &bt->dirty, dirty_link) {
 		if (node->pinned)

@@ -4,6 +4,10 @@
  *
  * A batch: under each node's lock, encode its dirty keys; with no lock, have the journal flushed up to the newest of them, write all bsets to all replicas in parallel; then
  * one transaction tells the parents, and the old pins go. A node to which nothing can be appended is written anew (interior.c).
+ *
+ * Where a replica misses a bset, one of an append that was never told of may lie: right in its checksum and node_seq, so nothing would show that it is not the one meant. A crash
+ * leaves such bsets behind nodes of the run before; hence of those an append is told of only if no replica missed it. A failed append leaves one behind its node;
+ * hence nothing is appended there any more.
  */
 #include "btree/btree_priv.h"
 
@@ -14,6 +18,7 @@ struct write_op {
 	uint64_t newest_seq;
 	uint32_t keys_bytes, keys_nr;
 	bool is_root, good;
+	struct ter_node_ref ref;
 };
 
 struct batch {
@@ -36,12 +41,13 @@ static bool appendable(const struct ter_node *node)
 }
 
 /* The node's lock is held. */
-static int snapshot(struct batch *b, struct ter_node *node)
+static int snapshot(struct batch *b, struct ter_node *node, const struct ter_node_ref *ref)
 {
 	struct write_op *op = &b->op[b->nr];
 	uint32_t sectors = node->keys.dirty_nr ? ter_bset_sectors(&b->bt->geo, false, node->keys.dirty_bytes) : 0;
 
-	*op = (struct write_op){ .node = node, .ptrs = node->ptrs, .newest_seq = node->newest_seq, .keys_bytes = node->keys.dirty_bytes };
+	*op = (struct write_op){ .node = node, .ptrs = node->ptrs, .newest_seq = node->newest_seq, .keys_bytes = node->keys.dirty_bytes,
+				 .ref = *ref };
 	op->io = (struct ter_node_write_io){ .ptrs = &op->ptrs, .offset_sectors = node->ptrs.sectors_written, .sectors = sectors };
 	op->ptrs.sectors_written += sectors;
 	if (sectors) {
@@ -73,7 +79,7 @@ static int begin(struct batch *b, const struct ter_node_ref *ref)
 	}
 	ter_lock_release(&bt->cache_lock);
 	if (ours && append) {
-		r = snapshot(b, node);
+		r = snapshot(b, node, ref);
 		if (r < 0) {
 			ter_node_snap_end(node, false);
 			ter_node_unclaim(node);
@@ -92,6 +98,7 @@ static int write_bsets(struct batch *b)
 	struct ter_node_write_io ios[TER_WRITE_BATCH_MAX];
 	uint64_t newest_seq = 0;
 	unsigned nr = 0;
+	bool enough;
 	char pos[64];
 	int r;
 
@@ -118,10 +125,15 @@ static int write_bsets(struct batch *b)
 
 		if (op->io.sectors)
 			op->io.landed = ios[nr++].landed;
-		op->good = !op->io.sectors || ter_node_landed(b->bt, &op->io);
+		enough = !op->io.sectors || ter_node_landed(b->bt, &op->io);
+		op->good = enough && (op->io.landed == op->ptrs.nr || !op->io.sectors || op->ptrs.node_seq >= b->bt->sure_node_seq);
 		if (op->good) {
 			atomic_fetch_add_explicit(&b->bt->writes, 1, memory_order_relaxed);
 			atomic_fetch_add_explicit(&b->bt->write_bytes, (uint64_t)op->io.sectors << TER_SECTOR_SHIFT, memory_order_relaxed);
+			continue;
+		}
+		if (enough) {
+			b->again[b->again_nr++] = op->ref; /* there is room: each ref is an op or here */
 			continue;
 		}
 		r = -EIO;
@@ -173,10 +185,11 @@ static void end(struct batch *b, struct write_op *op, bool written)
 	if (publish)
 		(void)ter_root_lock_write(node->tree, NULL, false); /* waits: cannot fail */
 	ter_rwlock_write(&node->lock);
-	if (written && op->io.sectors) {
-		node->ptrs.sectors_written = op->ptrs.sectors_written;
+	if (op->io.sectors) {
+		if (written)
+			node->ptrs.sectors_written = op->ptrs.sectors_written;
 		/* A replica without this bset is of no use any more. (One that a new node did not get to is left to repair: to try again at each write would never end.) */
-		node->must_rewrite |= op->io.landed < op->ptrs.nr;
+		node->must_rewrite |= !written || op->io.landed < op->ptrs.nr;
 	}
 	if (publish) {
 		ter_root_publish(node->tree);
