@@ -66,11 +66,13 @@ static int host_set_access(void *arg, const struct ter_bus_who *who, const char 
 	return pool ? td_pool_set_access(pool, who->uid, read_only, ret_job, error) : -ENOENT;
 }
 
-static int host_fsck(void *arg, const struct ter_bus_who *who, const char *fs, uint64_t *ret_job, struct ter_error *error)
+static int host_fsck(void *arg, const struct ter_bus_who *who, const char *fs, bool repair, uint64_t *ret_job, struct ter_error *error)
 {
 	struct td_pool *pool = find(arg, fs, error);
 
-	return pool ? td_pool_fsck(pool, who->uid, ret_job, error) : -ENOENT;
+	if (repair)
+		note(who, "Repairing a filesystem", fs);
+	return pool ? td_pool_fsck(pool, who->uid, repair, ret_job, error) : -ENOENT;
 }
 
 static int host_force_read_only(void *arg, const struct ter_bus_who *who, const char *fs, const char *reason, struct ter_error *error)

@@ -58,6 +58,9 @@ int td_engine_init(struct td_engine *engine, const struct td_engine_params *para
 	int r;
 
 	*engine = (struct td_engine){ 0 };
+	r = ter_self_test(error);
+	if (r < 0)
+		return r;
 	r = load_plugins(engine, params->allow_plugin_path, error);
 	if (r < 0)
 		return r;
@@ -89,4 +92,14 @@ void td_mark_io_flusher(void)
 {
 	if (prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0) < 0)
 		td_log(LOG_DEBUG, NULL, "The process cannot be marked as part of the I/O path (CAP_SYS_RESOURCE is needed).");
+}
+
+void td_log_started(struct ter_fs *fs)
+{
+	struct ter_fs_status status;
+	char text[1024];
+
+	ter_fs_get_status(fs, &status);
+	td_log(LOG_INFO, NULL, "Filesystem '%s' started %s (%s): %s.", status.label, ter_access_names[status.access], status.recovery,
+	       ter_fs_describe(fs, text, sizeof(text)));
 }

@@ -18,6 +18,8 @@ struct td_engine_params {
 };
 int td_engine_init(struct td_engine *engine, const struct td_engine_params *params, struct ter_error *error);
 void td_engine_destroy(struct td_engine *engine); /* every pool closed */
+/* One log line: its name, format, options that are not at their default, and what the start did. */
+void td_log_started(struct ter_fs *fs);
 
 /* The kernel must not make this process write its own dirty pages to get memory: it is part of the way they take. Where it is permitted. */
 void td_mark_io_flusher(void);

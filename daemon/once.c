@@ -30,9 +30,9 @@ static int usage(const char *what)
 	if (what)
 		fprintf(stderr, "terraced: %s\n", what);
 	fprintf(stderr, "Usage: terraced --once format [--label=NAME] [--replicas=N] [--compression=C] [--checksum=C] [--force] [--OPTION=VALUE…] DEVICE…\n"
-			"       terraced --once serve [--read-only] [--degraded=ask|yes|very|no] [--memory-limit=BYTES]\n"
+			"       terraced --once serve [--read-only|--dry] [--check] [--degraded=ask|yes|very|no] [--memory-limit=BYTES]\n"
 			"                             [--transport=auto|classic|ring] [--writeback-cache] DIR DEVICE…\n"
-			"       terraced --once fsck [--degraded=ask|yes|very|no] DEVICE…\n");
+			"       terraced --once fsck [-n|-y|--ask] [--degraded=ask|yes|very|no] DEVICE…\n");
 	return 2;
 }
 
@@ -73,8 +73,14 @@ static int set_format_option(struct ter_options *options, const char *arg, const
 /* Members must be named absolutely; a person in a shell need not. */
 static char *absolute(const char *path)
 {
-	char *full = realpath(path, NULL);
+	char *full = realpath(path, NULL), *cwd = NULL;
 
+	if (full || path[0] == '/' || !path[0])
+		return full ? full : strdup(path);
+	cwd = getcwd(NULL, 0);
+	if (cwd && asprintf(&full, "%s/%s", cwd, path) < 0)
+		full = NULL;
+	free(cwd);
 	return full ? full : strdup(path);
 }
 
@@ -160,7 +166,10 @@ static int parse_serve(struct serve *serve, bool with_dir, int argc, char **argv
 		struct ter_options options;
 
 		ter_options_default(&options);
-		if (strcmp(argv[i], "--read-only") == 0) {
+		/* --dry: what a crash left in the journal is replayed in memory, and nothing is written; a read-only start is just that. */
+		if (strcmp(argv[i], "--check") == 0) {
+			serve->open.check = true;
+		} else if (strcmp(argv[i], "--read-only") == 0 || strcmp(argv[i], "--dry") == 0) {
 			serve->open.read_only = serve->mount.read_only = true;
 		} else if (strcmp(argv[i], "--writeback-cache") == 0) {
 			serve->session.writeback_cache = true;
@@ -268,6 +277,8 @@ static int once_serve(struct td_engine *engine, int argc, char **argv)
 		return fail(&error);
 	r = ter_fs_start(fs, NULL, &error);
 	if (r >= 0)
+		td_log_started(fs);
+	if (r >= 0)
 		r = serve_pool(&serve, fs, signal_fd, &error);
 	if (r >= 0)
 		r = ter_fs_stop(fs, &error);
@@ -285,21 +296,47 @@ static void print_finding(void *arg, const char *pass, const char *sentence)
 	printf("%s: %s\n", pass, sentence);
 }
 
+struct asking {
+	bool ask, all, end; /* all: no more questions; end: of what is typed, so nothing is done any more */
+};
+
+static int want_repair(void *arg, const char *pass, const char *sentence)
+{
+	struct asking *a = arg;
+	char line[64];
+
+	printf("%s: %s\n", pass, sentence);
+	if (!a->ask || a->all)
+		return 1;
+	while (!a->end) {
+		printf("Do it? (y)es, (n)o, (a)ll, (q)uit: ");
+		fflush(stdout);
+		if (!fgets(line, sizeof(line), stdin)) {
+			a->end = true;
+			printf("\n");
+			break;
+		}
+		if (line[0] == 'q')
+			return -ECANCELED;
+		a->all = line[0] == 'a';
+		if (line[0] == 'y' || line[0] == 'a')
+			return 1;
+		if (line[0] == 'n')
+			return 0;
+	}
+	return 0;
+}
+
 /* Changes nothing: the journal is replayed in memory only. */
-static int once_fsck(struct td_engine *engine, int argc, char **argv)
+static int once_check(struct serve *serve)
 {
 	const struct ter_fsck_report report = { .found = print_finding };
-	_cleanup_(serve_release) struct serve serve = { .engine = engine };
 	struct ter_error error = { 0 };
 	struct ter_fs *fs;
 	int64_t found;
 
-	if (parse_serve(&serve, false, argc, argv, &error) < 0)
-		return fail(&error);
-	if (!serve.open.paths_nr)
-		return usage("Name the filesystem's members.");
-	serve.open.read_only = true;
-	if (ter_fs_open(&engine->env, &serve.open, on_event, &serve, &fs, &error) < 0)
+	serve->open.read_only = true;
+	if (ter_fs_open(&serve->engine->env, &serve->open, on_event, serve, &fs, &error) < 0)
 		return fail(&error);
 	found = ter_fs_start(fs, NULL, &error);
 	if (found >= 0)
@@ -312,6 +349,65 @@ static int once_fsck(struct td_engine *engine, int argc, char **argv)
 	else
 		printf("Nothing wrong was found.\n");
 	return found ? 1 : 0;
+}
+
+/* Exit codes: 0 nothing wrong, or all repaired; 1 something is left, or it could not be done. */
+static int once_repair(struct serve *serve, bool ask)
+{
+	struct asking asking = { .ask = ask };
+	const struct ter_fs_repair_params params = { .want = want_repair, .left = print_finding, .arg = &asking };
+	struct ter_fs_repaired repaired = { 0 };
+	struct ter_error error = { 0 };
+	struct ter_fs *fs;
+	int r;
+
+	if (ter_fs_open(&serve->engine->env, &serve->open, on_event, serve, &fs, &error) < 0)
+		return fail(&error);
+	r = ter_fs_repair(fs, &params, NULL, &repaired, &error);
+	if (r >= 0)
+		r = ter_fs_stop(fs, &error);
+	else
+		(void)ter_fs_stop(fs, NULL); /* the first error is the one to tell */
+	ter_fs_close(fs);
+	if (r < 0)
+		return fail(&error);
+	if (!repaired.found)
+		printf("Nothing wrong was found.\n");
+	else if (!repaired.left)
+		printf("%llu contradictions were found; %llu repairs were made, and nothing is wrong any more.\n", (unsigned long long)repaired.found,
+		       (unsigned long long)repaired.done);
+	else
+		printf("%llu contradictions were found; %llu repairs were made, and %llu contradictions are left.\n", (unsigned long long)repaired.found,
+		       (unsigned long long)repaired.done, (unsigned long long)repaired.left);
+	return repaired.left ? 1 : 0;
+}
+
+static int once_fsck(struct td_engine *engine, int argc, char **argv)
+{
+	_cleanup_(serve_release) struct serve serve = { .engine = engine };
+	bool repair = false, ask = false;
+	struct ter_error error = { 0 };
+	int kept = 1;
+
+	for (int i = 1; i < argc; i++) {
+		if (strcmp(argv[i], "-n") == 0)
+			repair = ask = false;
+		else if (strcmp(argv[i], "-y") == 0 || strcmp(argv[i], "--repair") == 0)
+			repair = true;
+		else if (strcmp(argv[i], "--ask") == 0)
+			ask = true;
+		else
+			argv[kept++] = argv[i];
+	}
+	if (repair && ask)
+		return usage("-y repairs without asking, --ask asks: give one of them.");
+	if (parse_serve(&serve, false, kept, argv, &error) < 0)
+		return fail(&error);
+	if (!serve.open.paths_nr)
+		return usage("Name the filesystem's members.");
+	if ((repair || ask) && serve.open.read_only)
+		return usage("A repair writes: it cannot be read-only.");
+	return repair || ask ? once_repair(&serve, ask) : once_check(&serve);
 }
 
 int td_once(struct td_engine *engine, int argc, char **argv)

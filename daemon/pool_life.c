@@ -198,6 +198,7 @@ static int start_run(struct td_job *job, struct ter_error *error)
 	start->opened = true;
 	r = ter_fs_start(start->fs, &job->ctl, error);
 	if (r >= 0) {
+		td_log_started(start->fs);
 		start->sample = td_sample_take(start->fs);
 		r = start->sample ? td_sampler_add(pools->sampler, start->fs) : -ENOMEM;
 	}

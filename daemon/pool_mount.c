@@ -119,6 +119,10 @@ struct attaching {
 	struct td_mount *mount;
 	struct td_session_config session;
 	struct td_mount_options options;
+	struct ter_bus_start start; /* how to start the pool first, by whom */
+	uint32_t uid;
+	struct td_pools *pools; /* these two find it again */
+	char uuid[TER_UUID_TEXT_BYTES];
 	bool make;     /* mount it ourselves */
 	bool make_dir; /* and the directory */
 	char source[TER_LABEL_MAX + 64];
@@ -388,14 +392,14 @@ static void on_started(struct td_settle *settle, struct td_pool *pool)
 	start_attaching(a);
 }
 
-static void start_then_attach(struct attaching *a, uint32_t uid, const struct ter_bus_start *start)
+static void start_then_attach(struct attaching *a)
 {
 	struct td_pool *pool = a->pool;
 	struct ter_error error = { 0 };
 	int r = 0;
 
 	if (!pool->fs && pool->state != TD_POOL_STARTING)
-		r = td_pool_start_job(pool, uid, start, NULL, &error);
+		r = td_pool_start_job(pool, a->uid, &a->start, NULL, &error);
 	if (r >= 0) {
 		r = td_pool_when_settled(pool, 0, on_started, a);
 		if (r < 0)
@@ -407,10 +411,54 @@ static void start_then_attach(struct attaching *a, uint32_t uid, const struct te
 	}
 }
 
+/* A place that cannot be mounted on is refused before the pool is started for it. Mounting looks again. */
+static int look_where_run(struct td_job *job, struct ter_error *error)
+{
+	const struct attaching *a = job->arg;
+	struct stat st;
+	int r = 0;
+
+	if (stat(a->mount->where, &st) < 0)
+		r = ter_fail_errno(error, -errno, "The mount point '%s' cannot be used: %s.", a->mount->where, strerror(errno));
+	else if (!S_ISDIR(st.st_mode))
+		r = ter_fail(error, TER_ERR_INVALID_ARGUMENT, "The mount point '%s' is not a directory.", a->mount->where);
+	return r;
+}
+
+static void look_where_done(struct td_job *job)
+{
+	struct attaching *a = job->arg;
+
+	a->pool = a->mount->pool = td_pools_by_text(a->pools, a->uuid); /* a rescan may have found it gone meanwhile */
+	if (job->r >= 0 && a->pool) {
+		start_then_attach(a);
+		return;
+	}
+	if (job->r >= 0)
+		ter_fail(&job->error, TER_ERR_NOT_FOUND, "There is no filesystem with the UUID %s any more.", a->uuid);
+	ter_bus_answer(a->call, &job->error);
+	attaching_free(a);
+}
+
+static void look_then_start(struct attaching *a)
+{
+	struct ter_error error = { 0 };
+	int r;
+
+	a->pools = a->pool->pools;
+	snprintf(a->uuid, sizeof(a->uuid), "%s", a->pool->text);
+	r = td_job_start(a->pools->jobs,
+			 &(struct td_job_spec){ .operation = "look-at-mount-point", .hidden = true, .run = look_where_run, .done = look_where_done, .arg = a },
+			 NULL, &error);
+	if (r < 0) {
+		ter_bus_answer(a->call, &error);
+		attaching_free(a);
+	}
+}
+
 void td_pool_mount(struct td_pool *pool, const struct ter_bus_who *who, const struct ter_bus_mount *mount, struct ter_bus_call *call)
 {
 	const bool safe = pool->pools->system && who->uid != 0; /* an administrator agreed to the mount, not to what its files may do */
-	struct ter_bus_start start = { .degraded = -1 };
 	struct ter_error error = { 0 };
 	struct attaching *a;
 	int r;
@@ -418,11 +466,13 @@ void td_pool_mount(struct td_pool *pool, const struct ter_bus_who *who, const st
 	a = new_attaching(pool, who->uid, mount->where, call);
 	if (!a)
 		return;
+	a->start.degraded = -1;
+	a->uid = who->uid;
 	if (!mount->where[0])
 		choose_where(pool, a->mount->where);
 	r = check_free(pool, &error);
 	for (unsigned i = 0; i < mount->options_nr && r >= 0; i++)
-		r = parse_mount_option(mount->options[i], a, &start, &error);
+		r = parse_mount_option(mount->options[i], a, &a->start, &error);
 	if (r >= 0)
 		r = join_options(mount, safe, a->mount->options, sizeof(a->mount->options), &error);
 	if (r < 0) {
@@ -439,9 +489,12 @@ void td_pool_mount(struct td_pool *pool, const struct ter_bus_who *who, const st
 	a->make_dir = !mount->where[0];
 	a->options.nosuid |= safe;
 	a->options.nodev |= safe;
-	a->mount->read_only = start.read_only = a->options.read_only;
+	a->mount->read_only = a->start.read_only = a->options.read_only;
 	snprintf(a->source, sizeof(a->source), "terrace:%s", td_pool_label(pool)[0] ? td_pool_label(pool) : pool->text);
-	start_then_attach(a, who->uid, &start);
+	if (a->make_dir || pool->fs)
+		start_then_attach(a);
+	else
+		look_then_start(a);
 }
 
 /* --- unmounting --- */

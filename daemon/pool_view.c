@@ -41,7 +41,7 @@ static void fill_state(const struct td_pool *pool, struct ter_bus_fs *view)
 	snprintf(view->access, sizeof(view->access), "%s", ter_access_names[status ? status->access : TER_ACCESS_NONE]);
 	snprintf(view->requested_mode, sizeof(view->requested_mode), "%s", !pool->fs ? "none" : pool->asked_read_only ? "ro" : "rw");
 	if (emergency)
-		snprintf(view->access_reason, sizeof(view->access_reason), "%s", status->last_error);
+		snprintf(view->access_reason, sizeof(view->access_reason), "%s", status->emergency_reason);
 	else if (status && status->access == TER_ACCESS_RO)
 		snprintf(view->access_reason, sizeof(view->access_reason), "It was asked for.");
 	view->degraded = status && status->degraded;
@@ -49,7 +49,8 @@ static void fill_state(const struct td_pool *pool, struct ter_bus_fs *view)
 		 pool->state == TD_POOL_FAILED || emergency ? "failed" : view->degraded || pool->state == TD_POOL_INCOMPLETE ? "degraded" :
 		 status && status->errors		     ? "at-risk" : "ok");
 	if (status) {
-		snprintf(view->recovery_phase, sizeof(view->recovery_phase), "%s", status->recovery);
+		snprintf(view->recovery_phase, sizeof(view->recovery_phase), "%s", status->why_read_only[0] ? status->why_read_only : status->recovery);
+		memcpy(view->passes.row, status->pass, sizeof(view->passes.row));
 		view->error_count = status->errors;
 		snprintf(view->last_error, sizeof(view->last_error), "%s", status->last_error);
 	}

@@ -244,6 +244,7 @@ void td_pool_read_superblock(struct td_pool *pool, struct ter_bus_call *call)
 struct check {
 	struct td_pool *pool;
 	struct ter_fs *fs;      /* running; else it is opened for the check alone */
+	bool repair;
 	struct td_paths paths;
 };
 
@@ -286,11 +287,57 @@ static int check_stopped(struct td_job *job, const struct check *check, struct t
 	return r;
 }
 
+static int want_repair(void *arg, const char *pass, const char *sentence)
+{
+	on_found(arg, pass, sentence);
+	return 1;
+}
+
+/* Each repair, then what is left, is a line of the result. */
+static int repair_stopped(struct td_job *job, const struct check *check, struct ter_error *error)
+{
+	const struct ter_open_params open = {
+		.paths = (const char *const *)check->paths.path, .paths_nr = check->paths.nr, .degraded = -1,
+	};
+	const struct ter_fs_repair_params params = { .want = want_repair, .left = on_found, .arg = job };
+	struct ter_fs_repaired repaired = { 0 };
+	struct ter_fs *fs;
+	int r;
+
+	r = ter_fs_open(&check->pool->pools->engine->env, &open, NULL, NULL, &fs, error);
+	if (r < 0)
+		return r;
+	r = ter_fs_repair(fs, &params, &job->ctl, &repaired, error);
+	if (r >= 0)
+		r = ter_fs_stop(fs, error);
+	else
+		(void)ter_fs_stop(fs, NULL); /* the first error is the one to tell */
+	ter_fs_close(fs);
+	job->result.has_found = r >= 0;
+	job->result.found = repaired.left;
+	return r;
+}
+
+/* A repair needs the filesystem for itself. */
+static int check_unused(struct td_pool *pool, struct ter_error *error)
+{
+	const char *name = td_pool_label(pool)[0] ? td_pool_label(pool) : pool->text;
+
+	if (!pool->fs)
+		return 0;
+	if (pool->mount)
+		return ter_fail(error, TER_ERR_BUSY, "Filesystem '%s' is mounted: it can be checked, but not repaired. First: terracectl unmount %s, then "
+				"terracectl stop %s.", name, pool->mount->where, name);
+	return ter_fail(error, TER_ERR_WRONG_STATE, "Filesystem '%s' is started: it can be checked, but not repaired. First: terracectl stop %s.", name, name);
+}
+
 static int check_run(struct td_job *job, struct ter_error *error)
 {
 	struct check *check = job->arg;
 	int r;
 
+	if (check->repair)
+		return repair_stopped(job, check, error);
 	if (!check->fs)
 		return check_stopped(job, check, error);
 	r = check_fs(job, check->fs, error);
@@ -312,7 +359,7 @@ static void check_done(struct td_job *job)
 	free(check);
 }
 
-int td_pool_fsck(struct td_pool *pool, uint32_t uid, uint64_t *ret_job, struct ter_error *error)
+int td_pool_fsck(struct td_pool *pool, uint32_t uid, bool repair, uint64_t *ret_job, struct ter_error *error)
 {
 	struct td_job *job;
 	struct check *check;
@@ -320,6 +367,11 @@ int td_pool_fsck(struct td_pool *pool, uint32_t uid, uint64_t *ret_job, struct t
 
 	if (pool->check)
 		return ter_fail(error, TER_ERR_JOB_CONFLICT, "Filesystem '%s' is being checked already.", td_pool_label(pool));
+	if (repair) {
+		r = check_unused(pool, error);
+		if (r < 0)
+			return r;
+	}
 	if (pool->pools->quitting || pool->life || pool->fs) {
 		r = td_pool_use(pool, error);
 		if (r < 0)
@@ -332,12 +384,13 @@ int td_pool_fsck(struct td_pool *pool, uint32_t uid, uint64_t *ret_job, struct t
 	}
 	check->pool = pool;
 	check->fs = pool->fs;
+	check->repair = repair;
 	for (unsigned i = 0; !pool->fs && i < TER_DEVS_MAX && r >= 0; i++)
 		if (pool->member[i].path && !pool->member[i].conflict)
 			r = td_paths_add(&check->paths, pool->member[i].path);
 	if (r >= 0)
 		r = td_job_start(pool->pools->jobs,
-				 &(struct td_job_spec){ .operation = "fsck", .description = "Checking a filesystem", .fs = pool->text, .uid = uid,
+				 &(struct td_job_spec){ .operation = "fsck", .description = repair ? "Repairing a filesystem" : "Checking a filesystem", .fs = pool->text, .uid = uid,
 							.cancelable = true, .run = check_run, .done = check_done, .arg = check }, &job, error);
 	if (r < 0) {
 		td_paths_free(&check->paths);
@@ -363,7 +416,7 @@ struct event {
 	enum ter_event_kind kind;
 	int dev_idx;
 	uint64_t inum;
-	char text[TER_BUS_LINE_MAX];
+	char text[TER_ERROR_TEXT_MAX];
 };
 
 static const char *const event_classes[] = {
@@ -405,7 +458,7 @@ static void on_event_main(struct td_post *post)
 	struct td_pool *pool = event->pool;
 
 	atomic_fetch_sub(&pool->events_pending, 1);
-	if (within_rate(pool))
+	if (event->kind == TER_EVENT_EMERGENCY || within_rate(pool)) /* the one comes once in a run, and is what matters */
 		tell_event(event);
 	else
 		atomic_fetch_add(&pool->events_dropped, 1);
@@ -419,7 +472,7 @@ void td_pool_on_event(void *arg, struct ter_fs *fs, const struct ter_fs_event *t
 
 	(void)fs;
 	if (told->kind != TER_EVENT_STATE) { /* state comes with the sample */
-		if (atomic_fetch_add(&pool->events_pending, 1) < TD_EVENTS_PENDING_MAX)
+		if (atomic_fetch_add(&pool->events_pending, 1) < TD_EVENTS_PENDING_MAX || told->kind == TER_EVENT_EMERGENCY)
 			event = malloc(sizeof(*event));
 		if (event) {
 			*event = (struct event){ .post.fn = on_event_main, .pool = pool, .kind = told->kind, .dev_idx = told->dev_idx, .inum = told->inum };

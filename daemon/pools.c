@@ -145,7 +145,7 @@ static void place(struct td_pool *pool, struct td_found *found)
 {
 	struct td_member *member = &pool->member[found->probe.dev_idx];
 
-	if (member->path && td_node_same(&member->node, &found->node))
+	if (member->path && ter_bdev_node_same(&member->node, &found->node))
 		return; /* another name of the same device: the first one stays */
 	if (member->path) {
 		member->conflict = true; /* W5 */

@@ -30,7 +30,7 @@ enum td_pool_state { TD_POOL_INCOMPLETE, TD_POOL_STOPPED, TD_POOL_STARTING, TD_P
 
 struct td_member {
 	char *path; /* NULL: not found */
-	struct td_node node;
+	struct ter_bdev_node node;
 	uint64_t seq;
 	bool conflict;
 	char *other; /* the path that claims the same member */
@@ -152,7 +152,7 @@ void td_pool_set_label(struct td_pool *pool, const char *label, struct ter_bus_c
 void td_pool_set_options(struct td_pool *pool, const struct ter_bus_option *options, unsigned nr, bool persist, struct ter_bus_call *call);
 void td_pool_reset_options(struct td_pool *pool, const struct ter_option_info *const *options, unsigned nr, struct ter_bus_call *call);
 void td_pool_read_superblock(struct td_pool *pool, struct ter_bus_call *call);
-int td_pool_fsck(struct td_pool *pool, uint32_t uid, uint64_t *ret_job, struct ter_error *error);
+int td_pool_fsck(struct td_pool *pool, uint32_t uid, bool repair, uint64_t *ret_job, struct ter_error *error);
 void td_pool_list_damaged(struct td_pool *pool, uint64_t from_inum, unsigned limit, struct ter_bus_call *call); /* pool_damage.c */
 void td_pool_clear_damage(struct td_pool *pool, unsigned dev_major, unsigned dev_minor, uint64_t inum, struct ter_bus_call *call);
 void td_pool_on_event(void *pool, struct ter_fs *fs, const struct ter_fs_event *event); /* ter_fs_event_fn */

@@ -4,7 +4,6 @@
 
 #include <limits.h>
 #include <stdio.h>
-#include <sys/stat.h>
 
 bool td_paths_has(const struct td_paths *paths, const char *path)
 {
@@ -71,20 +70,11 @@ int td_paths_add_partitions(struct td_paths *paths)
 	return r;
 }
 
-bool td_node_same(const struct td_node *a, const struct td_node *b)
-{
-	if (a->rdev || b->rdev)
-		return a->rdev == b->rdev;
-	return a->dev == b->dev && a->ino == b->ino;
-}
-
 static void look(const struct ter_env *env, struct td_found *found)
 {
-	struct stat st;
-
 	found->r = ter_fs_probe(env, found->path, &found->probe, NULL);
-	if (found->r >= 0 && stat(found->path, &st) == 0)
-		found->node = (struct td_node){ .dev = st.st_dev, .ino = st.st_ino, .rdev = S_ISBLK(st.st_mode) ? st.st_rdev : 0 };
+	if (found->r >= 0)
+		found->r = ter_bdev_node_of(found->path, &found->node);
 }
 
 int td_scan_run(const struct ter_env *env, const struct td_paths *paths, const struct ter_job_ctl *job, struct td_scan *scan)

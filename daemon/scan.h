@@ -3,8 +3,7 @@
 #ifndef TD_SCAN_H
 #define TD_SCAN_H
 
-#include <sys/types.h>
-
+#include "io/io.h"
 #include "super/fs.h"
 
 #define TD_SCAN_MAX 4096 /* paths looked at in one scan */
@@ -20,17 +19,9 @@ void td_paths_free(struct td_paths *paths);
 /* Block devices of /proc/partitions that can be members. */
 int td_paths_add_partitions(struct td_paths *paths);
 
-/* Which device or file a path leads to. */
-struct td_node {
-	dev_t dev;
-	ino_t ino;
-	dev_t rdev; /* not 0: a device */
-};
-bool td_node_same(const struct td_node *a, const struct td_node *b);
-
 struct td_found {
 	char *path;
-	struct td_node node;
+	struct ter_bdev_node node;
 	int r; /* negative: it could not be looked at */
 	struct ter_probe probe;
 };

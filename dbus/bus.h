@@ -88,7 +88,10 @@ struct ter_bus_fs {
 		bool rw;
 	} mount;
 	uint32_t mounted_by;
-	char recovery_phase[256];
+	char recovery_phase[TER_ERROR_TEXT_MAX];
+	struct {
+		struct ter_pass_row row[TER_PASS_NR]; /* by id */
+	} passes;
 	uint64_t error_count, dropped;
 	char last_error[TER_ERROR_TEXT_MAX];
 	struct ter_options options;
@@ -210,7 +213,7 @@ struct ter_bus_host {
 	int (*start)(void *arg, const struct ter_bus_who *who, const char *fs, const struct ter_bus_start *start, uint64_t *ret_job, struct ter_error *error);
 	int (*stop)(void *arg, const struct ter_bus_who *who, const char *fs, bool force, uint64_t *ret_job, struct ter_error *error);
 	int (*set_access)(void *arg, const struct ter_bus_who *who, const char *fs, bool read_only, uint64_t *ret_job, struct ter_error *error);
-	int (*fsck)(void *arg, const struct ter_bus_who *who, const char *fs, uint64_t *ret_job, struct ter_error *error);
+	int (*fsck)(void *arg, const struct ter_bus_who *who, const char *fs, bool repair, uint64_t *ret_job, struct ter_error *error);
 	int (*force_read_only)(void *arg, const struct ter_bus_who *who, const char *fs, const char *reason, struct ter_error *error);
 	int (*job_cancel)(void *arg, uint64_t job, struct ter_error *error);
 	int (*job_dismiss)(void *arg, uint64_t job, struct ter_error *error);

@@ -71,6 +71,16 @@ static TER_BUS_GETTER(get_mounts)
 	return sd_bus_message_append(reply, "a(sssb)", 1, where, "", fs->mount.options, (int)fs->mount.rw);
 }
 
+static TER_BUS_GETTER(get_passes)
+{
+	const struct ter_pass_row *rows = userdata;
+	int r = sd_bus_message_open_container(reply, 'a', "(sst)");
+
+	for (const struct ter_pass *p = ter_passes; p->name && r >= 0; p++)
+		r = sd_bus_message_append(reply, "(sst)", p->name, ter_pass_state_names[rows[p->id].state], rows[p->id].us);
+	return r < 0 ? r : sd_bus_message_close_container(reply);
+}
+
 /* --- methods --- */
 
 /* Every handler here: arguments, options, access; then one call of the host. */
@@ -402,6 +412,7 @@ static int method_read_superblock(sd_bus_message *m, void *userdata, sd_bus_erro
 	x("MountPoints", "as", get_mount_points, mount, P_EMITS)                                                       \
 	x("Mounts", "a(sssb)", get_mounts, mount, P_EMITS)                                                             \
 	x("RecoveryPhase", "s", ter_bus_get_path, recovery_phase, P_EMITS)                                             \
+	x("RecoveryPasses", "a(sst)", get_passes, passes, P_EMITS)                                                     \
 	x("ErrorCount", "t", ter_bus_get_u64, error_count, P_EMITS)                                                    \
 	x("LastError", "s", ter_bus_get_path, last_error, P_EMITS)                                                     \
 	x("Dropped", "t", ter_bus_get_u64, dropped, P_EMITS)

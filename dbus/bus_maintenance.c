@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* org.terracefs.Terrace1.Maintenance: checking; what was lost stands in bus_damage.c. */
+/* org.terracefs.Terrace1.Maintenance: checking and repairing; what was lost stands in bus_damage.c. */
 #include "dbus/bus_priv.h"
 
 static int method_fsck(sd_bus_message *m, void *userdata, sd_bus_error *error)
@@ -17,15 +17,15 @@ static int method_fsck(sd_bus_message *m, void *userdata, sd_bus_error *error)
 	r = ter_bus_read_opts(m, opts, &std, error);
 	if (r < 0)
 		return r;
-	if (strcmp(fix, "safe") == 0 || strcmp(fix, "ask") == 0 || strcmp(fix, "yes") == 0)
-		return ter_bus_fail(error, TER_ERR_REPAIR_UNSUPPORTED, "This version checks without repairing: fix is 'no'.");
-	if (strcmp(fix, "no") != 0)
-		return ter_bus_fail(error, TER_ERR_INVALID_OPTION, "The option 'fix' is 'no', not '%s'.", fix);
+	if (strcmp(fix, "safe") == 0 || strcmp(fix, "ask") == 0)
+		return ter_bus_fail(error, TER_ERR_REPAIR_UNSUPPORTED, "This version does not ask over the bus: fix is 'no' or 'yes'. Stopped, it can be asked for with: terraced --once fsck --ask.");
+	if (strcmp(fix, "no") != 0 && strcmp(fix, "yes") != 0)
+		return ter_bus_fail(error, TER_ERR_INVALID_OPTION, "The option 'fix' is 'no' or 'yes', not '%s'.", fix);
 	r = ter_bus_check_access(fs->bus, m, TER_BUS_MAY_MAINTENANCE, &std, &about, &who, error);
 	if (r <= 0)
 		return r < 0 ? r : 1;
 	if (!std.dry_run) {
-		r = fs->bus->host.fsck(fs->bus->host.arg, &who, fs->view->fs.uuid, &job, &why);
+		r = fs->bus->host.fsck(fs->bus->host.arg, &who, fs->view->fs.uuid, strcmp(fix, "yes") == 0, &job, &why);
 		if (r < 0)
 			return ter_bus_set_error(error, &why);
 	}

@@ -109,14 +109,18 @@ static int read_device_option(sd_bus_message *m, struct ter_format_dev *dev, sd_
 	struct ter_options checked;
 	struct ter_error why = { 0 };
 	char text[TER_OPT_ALGO_MAX];
-	const char *key;
+	const char *key, *contents;
 	int r;
 
 	r = sd_bus_message_read_basic(m, 's', &key);
 	if (r < 0)
 		return r;
-	if (strcmp(key, "label") == 0)
-		return sd_bus_message_read(m, "v", "s", &dev->label);
+	if (strcmp(key, "label") == 0) {
+		r = sd_bus_message_peek_type(m, NULL, &contents);
+		if (r >= 0 && strcmp(contents, "s") != 0)
+			return ter_bus_fail(error, TER_ERR_INVALID_OPTION, "The device option 'label' takes a string (s), not the type '%s'.", contents);
+		return r < 0 ? r : sd_bus_message_read(m, "v", "s", &dev->label);
+	}
 	r = ter_bus_read_value(m, text, sizeof(text), error, key);
 	if (r < 0)
 		return r;

@@ -33,6 +33,7 @@ void ter_alloc_free(struct ter_alloc *alloc)
 	if (!alloc)
 		return;
 	ter_alloc_stop(alloc);
+	ter_alloc_guard_free_(alloc);
 	ter_waitq_destroy(&alloc->kick_wq);
 	ter_lock_destroy(&alloc->kick_lock);
 	ter_waitq_destroy(&alloc->wq);
@@ -284,11 +285,14 @@ static void close_if_full(struct ter_alloc *alloc, struct ter_open_bucket *bucke
 static int try_get(struct ter_alloc *alloc, struct attempt *at, struct ter_space *ret)
 {
 	const struct ter_alloc_request *req = at->req;
+	const struct ter_alloc_guard *guard = atomic_load(&alloc->guard);
 	unsigned present, nr, chosen[TER_REPLICAS_MAX];
 	struct ter_space space = { .sectors = req->sectors_want };
 	bool pending;
 	int r;
 
+	if (guard && !guard->open)
+		return -EBUSY; /* a repair looks for what may be given out */
 	look_at_members(alloc, at, &present, &pending);
 	nr = ter_min(req->replicas, present);
 	if (!present || nr < req->replicas_required)

@@ -234,6 +234,8 @@ static int check_bucket(struct check *c, uint64_t bucket, const struct ter_bucke
 		if (type != fixed)
 			complain(c, "Member %u: bucket %" PRIu64 " is of type %s, but by the superblock of type %s.", c->dev->idx, bucket, ter_data_type_names[type],
 				 ter_data_type_names[fixed]);
+		if (v->need_discard)
+			complain(c, "Member %u: bucket %" PRIu64 " of type %s is marked as to be discarded.", c->dev->idx, bucket, ter_data_type_names[type]);
 		if (v->live_sectors != c->dev->bucket_sectors || sectors)
 			complain(c, "Member %u: bucket %" PRIu64 " of type %s has %" PRIu32 " live sectors and back references for %" PRIu64 ".", c->dev->idx, bucket,
 				 ter_data_type_names[type], v->live_sectors, sectors);

@@ -65,6 +65,14 @@ struct ter_alloc_dev {
 	bool refilling;
 };
 
+/* While a repair runs (alloc_repair.h). */
+struct ter_alloc_guard {
+	bool open;                        /* ter_alloc.lock */
+	uint64_t *used[TER_DEVS_MAX];     /* a bit for each bucket below covered[]: not to be given out */
+	uint64_t covered[TER_DEVS_MAX];
+	int64_t free_nr[TER_DEVS_MAX];    /* when it was opened */
+};
+
 struct ter_alloc {
 	struct ter_exec *exec;
 	struct ter_sb_handle *sb;
@@ -97,6 +105,7 @@ struct ter_alloc {
 		_Atomic int64_t sectors;
 	} replicas[TER_REPLICAS_COUNTS_NR];
 	_Atomic uint64_t reuse_epoch;
+	_Atomic(struct ter_alloc_guard *) guard; /* NULL: no repair runs */
 
 	struct ter_lock kick_lock; /* rank LEAF; guards the four below */
 	struct ter_waitq kick_wq;
@@ -120,8 +129,11 @@ static inline uint64_t ter_reserve_move(const struct ter_alloc *alloc, const str
 {
 	return dev->buckets_nr * alloc->sb->sb->options.gc_reserve_percent / 100;
 }
+/* While a repair runs nothing is discarded. */
 static inline int64_t ter_alloc_need_discard_nr(struct ter_alloc *alloc, unsigned dev_idx)
 {
+	if (ter_unlikely(atomic_load_explicit(&alloc->guard, memory_order_relaxed) != NULL))
+		return 0;
 	return atomic_load_explicit(&alloc->dev[dev_idx].counts[TER_DATA_NEED_DISCARD].buckets, memory_order_relaxed);
 }
 int64_t ter_alloc_free_nr(struct ter_alloc *alloc, unsigned dev_idx); /* counted free: also those open that nothing points to yet */
@@ -144,6 +156,14 @@ void ter_discard_kick(struct ter_alloc *alloc, bool urgent); /* any context */
 int ter_discard_start(struct ter_alloc *alloc);
 void ter_discard_stop(struct ter_alloc *alloc);
 
+/* alloc_repair.c: of a key that cannot be decoded, too; 0: it has none. */
+uint32_t ter_bucket_raw_gen_(const struct ter_key *key);
+
+/* alloc_guard.c */
+void ter_alloc_guard_free_(struct ter_alloc *alloc);
+/* Buckets of [from, to) that nothing points to; each is named once. Lock held. */
+unsigned ter_alloc_guard_find_(struct ter_alloc *alloc, unsigned dev_idx, uint64_t from, uint64_t to, struct ter_free_bucket *ret, unsigned max);
+
 /* reserve.c */
 bool ter_reserve_tight(struct ter_alloc *alloc); /* the choice of members decides whether all promises can be kept */
 uint64_t ter_reserve_available(struct ter_alloc *alloc, unsigned replicas);
@@ -154,5 +174,20 @@ int ter_bucket_get(struct ter_trans *trans, const struct ter_dev *dev, uint64_t 
 /* Alloc key, its indexes and the member's counters. -ERESTART: it changed meanwhile. */
 int ter_bucket_stage(struct ter_trans *trans, const struct ter_dev *dev, uint64_t bucket, const struct ter_key *old,
 		     const struct ter_bucket_value *from, const struct ter_bucket_value *to);
+
+/* The member's counters alone. */
+int ter_stage_dev_counters_(struct ter_trans *trans, const struct ter_dev *dev, const struct ter_bucket_value *from, const struct ter_bucket_value *to);
+
+/* While a repair runs: that came of a node that cannot be read. What it held is made anew, so nothing has to be changed there. */
+static inline bool ter_alloc_lost_(int r)
+{
+	return r == -EUCLEAN || r == -EBADMSG || r == -EIO;
+}
+/* Can a counter be added to? Always, unless a repair runs. */
+bool ter_counter_writable_(struct ter_alloc *alloc, struct ter_trans *trans, struct ter_pos pos);
+
+/* stage_anyhow.c: ter_alloc_stage_ptr() while a repair runs: what contradicts is left to the repair, nothing fails for it. */
+int ter_stage_ptr_anyhow_(struct ter_alloc *alloc, struct ter_trans *trans, const struct ter_bp_target *who, const struct ter_ptr_ref *ptr, enum ter_data_type data_type,
+			  int sign);
 
 #endif

@@ -129,9 +129,11 @@ static int node_stage(void *arg, struct ter_trans *trans, enum ter_btree_id btre
 		if (r < 0)
 			return r;
 	}
-	r = ter_trans_add(trans, ter_counter_btree(btree), counters, 2);
-	if (r < 0)
-		return r;
+	if (ter_counter_writable_(alloc, trans, ter_counter_btree(btree))) {
+		r = ter_trans_add(trans, ter_counter_btree(btree), counters, 2);
+		if (r < 0)
+			return r;
+	}
 	return ter_alloc_stage_replicas(alloc, trans, &entry, counters[1]);
 }
 

@@ -202,6 +202,7 @@ struct refill {
 	struct ter_free_bucket found[TER_FREE_BATCH_MAX];
 	unsigned nr;
 	bool unusable[TER_FREE_BATCH_MAX];
+	bool guarded; /* a repair says what is free */
 };
 
 static int refill_range(void *arg, const struct ter_key *key)
@@ -238,8 +239,11 @@ static int refill_gen(void *arg, const struct ter_key *key)
 	struct refill *f = arg;
 	struct ter_bucket_value v;
 
-	if (ter_bucket_decode(key, f->dev, &v) < 0)
-		return -EUCLEAN;
+	if (ter_bucket_decode(key, f->dev, &v) < 0) {
+		if (!f->guarded)
+			return -EUCLEAN;
+		v = (struct ter_bucket_value){ .live_sectors = 1 };
+	}
 	for (unsigned i = 0; i < f->nr; i++)
 		if (f->found[i].bucket == key->pos.offset) {
 			f->found[i].gen = v.gen;
@@ -259,17 +263,32 @@ static int refill_gens(struct refill *f, unsigned flags)
 			nr++;
 		r = ter_btree_scan(f->alloc->btrees, TER_BTREE_ALLOC, ter_bucket_pos(f->dev->idx, f->found[i].bucket),
 				   ter_bucket_pos(f->dev->idx, f->found[i + nr - 1].bucket), flags, refill_gen, f, NULL);
-		if (r < 0)
+		if (r < 0 && !(f->guarded && ter_alloc_lost_(r))) /* generations that are lost begin again */
 			return r;
 		i += nr;
 	}
 	return 0;
 }
 
+static void refill_guarded(struct refill *f, uint64_t cursor)
+{
+	ter_lock_acquire(&f->alloc->lock);
+	f->nr = ter_alloc_guard_find_(f->alloc, f->dev->idx, cursor, f->dev->buckets_nr, f->found, TER_FREE_BATCH_MAX);
+	if (!f->nr)
+		f->nr = ter_alloc_guard_find_(f->alloc, f->dev->idx, 0, cursor, f->found, TER_FREE_BATCH_MAX);
+	ter_lock_release(&f->alloc->lock);
+}
+
 static int refill_find(struct refill *f, uint64_t cursor, unsigned flags)
 {
-	int r = refill_scan(f, cursor, f->dev->buckets_nr, flags);
+	int r;
 
+	f->guarded = atomic_load(&f->alloc->guard) != NULL;
+	if (f->guarded) {
+		refill_guarded(f, cursor);
+		return refill_gens(f, flags);
+	}
+	r = refill_scan(f, cursor, f->dev->buckets_nr, flags);
 	if (r < 0)
 		return r;
 	if (!f->nr) {

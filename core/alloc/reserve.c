@@ -20,7 +20,10 @@
 int64_t ter_alloc_free_nr(struct ter_alloc *alloc, unsigned dev_idx)
 {
 	int64_t nr = (int64_t)alloc->members->dev[dev_idx].buckets_nr;
+	const struct ter_alloc_guard *guard = atomic_load_explicit(&alloc->guard, memory_order_relaxed);
 
+	if (ter_unlikely(guard != NULL))
+		return guard->free_nr[dev_idx]; /* counters are what is being repaired */
 	for (unsigned t = TER_DATA_SB; t < TER_DATA_NR; t++)
 		nr -= atomic_load_explicit(&alloc->dev[dev_idx].counts[t].buckets, memory_order_relaxed);
 	return nr;

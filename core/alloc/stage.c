@@ -69,7 +69,7 @@ static int add_row(struct ter_trans *trans, const struct ter_dev *dev, enum ter_
 	return ter_trans_add(trans, ter_counter_dev(type, dev->idx), counters, 3);
 }
 
-static int stage_dev_counters(struct ter_trans *trans, const struct ter_dev *dev, const struct ter_bucket_value *from, const struct ter_bucket_value *to)
+int ter_stage_dev_counters_(struct ter_trans *trans, const struct ter_dev *dev, const struct ter_bucket_value *from, const struct ter_bucket_value *to)
 {
 	struct dev_row minus = dev_row(dev, from), plus = dev_row(dev, to);
 	int r;
@@ -150,7 +150,7 @@ int ter_bucket_stage(struct ter_trans *trans, const struct ter_dev *dev, uint64_
 	r = ter_trans_update(trans, TER_BTREE_ALLOC, key.pos, old, &key);
 	if (r < 0)
 		return r;
-	return stage_dev_counters(trans, dev, from, to);
+	return ter_stage_dev_counters_(trans, dev, from, to);
 }
 
 /* --- pointers --- */
@@ -201,6 +201,8 @@ int ter_alloc_stage_ptr(struct ter_alloc *alloc, struct ter_trans *trans, const 
 
 	assert(sign == 1 || sign == -1);
 	assert(data_type >= TER_DATA_BTREE && data_type < TER_DATA_NEED_DISCARD);
+	if (ter_unlikely(atomic_load_explicit(&alloc->guard, memory_order_relaxed) != NULL))
+		return ter_stage_ptr_anyhow_(alloc, trans, who, ptr, data_type, sign);
 	if (!dev)
 		return -EUCLEAN;
 	bucket = ptr->sector / dev->bucket_sectors;
@@ -234,8 +236,7 @@ int ter_alloc_stage_ptr(struct ter_alloc *alloc, struct ter_trans *trans, const 
 
 int ter_alloc_stage_replicas(struct ter_alloc *alloc, struct ter_trans *trans, const struct ter_replicas_entry *entry, int64_t sectors)
 {
-	(void)alloc;
-	if (!sectors)
+	if (!sectors || !ter_counter_writable_(alloc, trans, ter_counter_replicas(entry)))
 		return 0;
 	return ter_trans_add(trans, ter_counter_replicas(entry), &sectors, 1);
 }

@@ -61,6 +61,8 @@ struct ter_btrees_config {
 int ter_btrees_new(const struct ter_btrees_config *config, struct ter_btrees **ret_btrees);
 void ter_btrees_free(struct ter_btrees *bt); /* stopped; drops what is dirty; NULL is fine */
 void ter_btrees_set_journal(struct ter_btrees *bt, struct ter_journal *journal);
+/* Until then: nodes that claim changes of a journal entry beyond @seq are damaged. Before the roots are read. */
+void ter_btrees_set_seq_max(struct ter_btrees *bt, uint64_t seq);
 void ter_btrees_set_hooks(struct ter_btrees *bt, const struct ter_btree_hooks *hooks);
 
 /* Roots: from the superblock or the journal, before anything is read. A btree without a root is empty. */

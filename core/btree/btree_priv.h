@@ -111,6 +111,7 @@ struct ter_btrees {
 	struct ter_btree tree[TER_BTREE_NR];
 	uint32_t split_bytes, overflow_bytes, merge_bytes;
 	_Atomic uint64_t next_node_seq;
+	uint64_t seq_max; /* of the journal, while there is no journal */
 	uint64_t sure_node_seq; /* nodes from here on are of this run (all, after a clean stop): nothing unknown lies behind what was written of them */
 	_Atomic uint32_t no_evict; /* searches and commits that lost their nodes again and again before they could use them */
 

@@ -55,6 +55,7 @@ int ter_btrees_new(const struct ter_btrees_config *config, struct ter_btrees **r
 	bt->config = *config;
 	bt->hooks = config->hooks;
 	bt->journal = config->journal;
+	bt->seq_max = UINT64_MAX;
 	atomic_store(&bt->next_node_seq, ter_max(config->next_node_seq, 1ull));
 	lists_init(bt);
 	ter_change_init(bt);
@@ -101,6 +102,11 @@ void ter_btrees_free(struct ter_btrees *bt)
 void ter_btrees_set_journal(struct ter_btrees *bt, struct ter_journal *journal)
 {
 	bt->journal = journal;
+}
+
+void ter_btrees_set_seq_max(struct ter_btrees *bt, uint64_t seq)
+{
+	bt->seq_max = seq;
 }
 
 void ter_btrees_set_hooks(struct ter_btrees *bt, const struct ter_btree_hooks *hooks)

@@ -300,7 +300,7 @@ static int compare_all(struct commit *c)
 static int reserve_memory(struct commit *c)
 {
 	struct ter_trans *trans = c->trans;
-	struct ter_update *u, *end = trans->updates + trans->updates_nr;
+	struct ter_update *u, *end = trans->updates_nr ? trans->updates + trans->updates_nr : NULL; /* only records for the journal: no updates */
 	uint32_t nr, bytes, whole;
 	struct ter_node *node;
 	int r;

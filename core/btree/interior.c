@@ -675,6 +675,8 @@ static int find_partner(struct change *c, struct ter_node *node, int side)
 	if (r < 0)
 		return r == -ENOENT ? 0 : r;
 	r = ter_node_claim(node->tree, node->level, max, &other);
+	if (r == -EUCLEAN || r == -EBADMSG || r == -EIO)
+		return 0; /* one that cannot be read is no partner; this one may be written all the same */
 	if (r < 0)
 		return r;
 	ter_node_unlock_write(other);

@@ -278,3 +278,41 @@ int ter_node_decode(const struct ter_node_geo *geo, void *buf, uint32_t bytes, c
 	*ret = content;
 	return 0;
 }
+
+static struct ter_pos pos_get(const struct ter_pos_disk *disk)
+{
+	return TER_POS(ter_le64_get(disk->inode), ter_le64_get(disk->offset), ter_le32_get(disk->snapshot));
+}
+
+int ter_node_decode_found(const struct ter_node_geo *geo, void *buf, uint64_t seq_max, struct ter_node_id *ret_id, uint32_t *ret_bytes, struct ter_node_content *ret)
+{
+	const struct ter_node_disk *node = buf;
+	const struct ter_node_id id = {
+		.btree = node->btree, .level = node->level, .min = pos_get(&node->min), .max = pos_get(&node->max), .node_seq = ter_le64_get(node->node_seq),
+	};
+	struct ter_node_content content = { 0 };
+	uint32_t at = 0, len = 0;
+	const char *why;
+	int r;
+
+	if (id.btree >= TER_BTREE_NR || ter_pos_cmp(id.min, id.max) > 0)
+		return -EUCLEAN;
+	r = check_node_head(geo, node, &id, &why);
+	if (r < 0)
+		return r;
+	ter_keyset_init(&content.keys, id.level > 0);
+	while (at < geo->node_bytes) {
+		r = decode_bset(geo, buf, geo->node_bytes, at, &id, seq_max, &content, &len, &why);
+		if (r < 0 || len > geo->node_bytes - at || content.truncated)
+			break;
+		at += len;
+	}
+	if (r == -ENOMEM || !at) {
+		ter_keyset_free(&content.keys);
+		return r < 0 ? r : -EUCLEAN;
+	}
+	*ret_id = id;
+	*ret_bytes = at;
+	*ret = content;
+	return 0;
+}

@@ -57,6 +57,12 @@ struct ter_node_content {
 int ter_node_decode(const struct ter_node_geo *geo, void *buf, uint32_t bytes, const struct ter_node_id *id, uint64_t seq_max, struct ter_node_content *ret,
 		    const char **ret_why);
 
+/*
+ * The same of a node that nothing points to: @buf of node_bytes. What it is to be is what its header says (*ret_id); as many bsets as are good are taken, the first at least
+ * (*ret_bytes: up to their end). Ranges of an interior node's children are not looked at.
+ */
+int ter_node_decode_found(const struct ter_node_geo *geo, void *buf, uint64_t seq_max, struct ter_node_id *ret_id, uint32_t *ret_bytes, struct ter_node_content *ret);
+
 /* Value of BTREE_PTR. Decode: hostile; -EUCLEAN. */
 #define TER_BTREE_PTR_BYTES_MAX ((uint32_t)sizeof(struct ter_btree_ptr_disk))
 uint32_t ter_node_ptrs_encode(const struct ter_node_ptrs *ptrs, struct ter_btree_ptr_disk *disk); /* returns val_bytes */

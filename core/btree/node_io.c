@@ -39,7 +39,7 @@ static int read_replica(struct ter_btrees *bt, const struct ter_node_id *id, con
 			struct ter_node_content *ret)
 {
 	struct ter_dev *dev = ter_member(bt->config.members, ptr->dev);
-	uint64_t seq_max = bt->journal ? ter_journal_open_seq(bt->journal) : UINT64_MAX;
+	uint64_t seq_max = bt->journal ? ter_journal_open_seq(bt->journal) : bt->seq_max;
 	uint32_t bytes = ptrs->sectors_written << TER_SECTOR_SHIFT;
 	const char *why = "it cannot be read";
 	int r;

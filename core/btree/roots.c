@@ -126,7 +126,7 @@ static void finish_root_read(struct ter_btree *tree, struct root_read *rd)
 
 	ter_event_destroy(&rd->event);
 	if (r == 0)
-		r = ter_node_decode(&bt->geo, rd->buf, ptrs->sectors_written << TER_SECTOR_SHIFT, &id, UINT64_MAX, &content, &why);
+		r = ter_node_decode(&bt->geo, rd->buf, ptrs->sectors_written << TER_SECTOR_SHIFT, &id, bt->seq_max, &content, &why);
 	if (r == 0)
 		(void)ter_node_install(tree, &id, ptrs, &content, false); /* whoever needs it reads it then */
 	free(rd->buf);

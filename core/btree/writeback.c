@@ -166,8 +166,15 @@ static int reclaim(void *arg, uint64_t seq)
 
 int ter_btrees_flush(struct ter_btrees *bt)
 {
+	struct ter_workq *changes;
 	int r;
 
+	/* Structure changes that wait or are going on dirty nodes: they come first, so that a flush that finds nothing is the last word. */
+	ter_lock_acquire(&bt->cache_lock);
+	changes = bt->started ? bt->change_wq : NULL;
+	ter_lock_release(&bt->cache_lock);
+	if (changes)
+		ter_workq_drain(changes);
 	/* What is dirty now: writing nodes dirties others, which are the next call's. */
 	r = write_levels(bt, bt->journal ? ter_journal_open_seq(bt->journal) : UINT64_MAX);
 	if (r < 0)

@@ -168,9 +168,21 @@ unsigned ter_piece_iov_(const struct ter_batch_ctx *ctx, const struct piece *pie
 	return nr;
 }
 
+/* Longest piece. What is compressed is not cut any more and must fit into one bucket, whose size is the same everywhere. */
+static uint64_t piece_bytes_max(const struct ter_batch_ctx *ctx)
+{
+	const struct ter_members *members = ctx->data->config.members;
+	uint64_t max_bytes = ter_max(ter_data_opt(ctx->data, extent_max), ctx->data->block_bytes);
+
+	for (unsigned i = 0; ctx->algos.compression && i < members->nr_slots; i++)
+		if (members->dev[i].used)
+			return ter_min(max_bytes, (uint64_t)members->dev[i].bucket_sectors << TER_SECTOR_SHIFT);
+	return max_bytes;
+}
+
 static int build_pieces(struct ter_batch_ctx *ctx)
 {
-	uint64_t max_bytes = ter_max(ter_data_opt(ctx->data, extent_max), ctx->data->block_bytes);
+	uint64_t max_bytes = piece_bytes_max(ctx);
 	unsigned i = 0;
 
 	ctx->pieces_nr = 0;
@@ -244,7 +256,7 @@ static void compress_piece(struct ter_batch_ctx *ctx, struct ter_file *file, str
 
 	if (!algo || raw <= block || !worth_trying(file))
 		return;
-	n = algo->compress(ctx->out + ctx->out_used, raw - block, contiguous(ctx, piece), raw, ctx->algos.level, ctx->scratch);
+	n = ter_codec_compress(algo, ctx->out + ctx->out_used, raw - block, contiguous(ctx, piece), raw, ctx->algos.level, ctx->scratch);
 	note_shrunk(file, n != 0);
 	if (!n || n > raw - block)
 		return;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Life of the data room: new, start, stop, numbers. */
+#include "alloc/alloc_repair.h"
 #include "data/data_priv.h"
 
 int ter_data_new(const struct ter_data_config *config, struct ter_data **ret_data)
@@ -105,7 +106,7 @@ int ter_data_start(struct ter_data *data)
 	if (data->replay_failed)
 		return -ENOMEM;
 	r = load_promise(data);
-	if (r < 0)
+	if (r < 0 && !ter_alloc_repairing(data->config.alloc)) /* a repair adds it up anew, for the next start */
 		return r;
 	adopt_replayed(data);
 	r = ter_writeback_start(data);

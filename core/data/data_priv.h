@@ -192,6 +192,10 @@ int ter_file_write_(struct ter_data *data, struct ter_file *file, uint64_t offse
  * -EAGAIN: no free segment to split one (nothing of that one was changed; call again).
  */
 int ter_segs_cut(struct ter_data *data, struct ter_file *file, struct ter_seg **root, uint64_t from, uint64_t to, uint64_t upto, struct ter_seg **dropped);
+/* Take [from, to), where nothing but what was written since is (file->lock held): it lies at the edges of segments, none of which needs to be cut in two. */
+void ter_segs_trim(struct ter_data *data, struct ter_file *file, uint64_t from, uint64_t to, struct ter_seg **dropped);
+/* What ter_segs_cut() took is there again; nothing was written there meanwhile. file->lock is held. */
+void ter_segs_put_back(struct ter_data *data, struct ter_file *file, struct ter_seg *list);
 /* Free segments that are in no tree: buffers, pins, reservations. file->lock may be held. */
 void ter_segs_free(struct ter_data *data, struct ter_seg *list);
 void ter_seg_mark_new(struct ter_seg *seg, uint64_t from, uint64_t to);

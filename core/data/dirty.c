@@ -248,14 +248,15 @@ static int wait_for_memory(struct ter_data *data, uint64_t frees)
 	ter_lock_acquire(&data->lock);
 	data->space_waiters++;
 	ter_waitq_wake_all(&data->wb_wq);
-	while (data->frees == frees && r >= 0) {
-		/* What can never be written back is not waited for (D8). */
+	for (;;) {
+		/* What can never be written back is not waited for (D8). Looked at first: writers who give up their plans wake each other without end. */
 		if (!data->started || data->stopping)
 			r = -EBUSY;
 		else if (data->failed_bytes >= (uint64_t)data->pool.pages_nr * TER_PAGE_BYTES / 2)
 			r = -EIO;
-		else
-			ter_waitq_wait(&data->space_wq, &data->lock);
+		if (r < 0 || data->frees != frees)
+			break;
+		ter_waitq_wait(&data->space_wq, &data->lock);
 	}
 	data->space_waiters--;
 	ter_lock_release(&data->lock);
@@ -440,6 +441,12 @@ static struct ter_seg *split(struct ter_data *data, struct ter_seg **root, struc
 	return right;
 }
 
+static void uncount(struct ter_data *data, struct ter_file *file, uint64_t bytes)
+{
+	file->dirty_bytes -= bytes;
+	atomic_fetch_sub_explicit(&data->dirty_bytes, bytes, memory_order_relaxed);
+}
+
 int ter_segs_cut(struct ter_data *data, struct ter_file *file, struct ter_seg **root, uint64_t from, uint64_t to, uint64_t upto, struct ter_seg **dropped)
 {
 	struct ter_seg *seg, *next;
@@ -464,12 +471,55 @@ int ter_segs_cut(struct ter_data *data, struct ter_file *file, struct ter_seg **
 			file->wb_unsynced_nr -= seg->new_from < seg->new_to;
 		}
 		ter_segtree_remove(root, seg);
-		file->dirty_bytes -= seg->end - seg->start;
-		atomic_fetch_sub_explicit(&data->dirty_bytes, seg->end - seg->start, memory_order_relaxed);
+		uncount(data, file, seg->end - seg->start);
 		seg->next = *dropped;
 		*dropped = seg;
 	}
 	return 0;
+}
+
+void ter_segs_trim(struct ter_data *data, struct ter_file *file, uint64_t from, uint64_t to, struct ter_seg **dropped)
+{
+	struct ter_seg *seg, *next;
+
+	for (seg = ter_segtree_first(file->segs, from); seg && seg->start < to; seg = next) {
+		next = ter_segtree_next(file->segs, seg);
+		if (seg->start >= from && seg->end <= to) {
+			(void)ter_segs_cut(data, file, &file->segs, seg->start, seg->end, UINT64_MAX, dropped); /* as a whole: cannot fail */
+			continue;
+		}
+		assert(seg->start >= from || seg->end <= to);
+		ter_segtree_remove(&file->segs, seg);
+		if (seg->start < from) {
+			uncount(data, file, seg->end - from);
+			seg->end = from;
+		} else {
+			uncount(data, file, to - seg->start);
+			seg->start = to;
+		}
+		clip_new(seg);
+		ter_segtree_insert(&file->segs, seg);
+	}
+}
+
+void ter_segs_put_back(struct ter_data *data, struct ter_file *file, struct ter_seg *list)
+{
+	struct ter_seg *next;
+
+	for (struct ter_seg *seg = list; seg; seg = next) {
+		next = seg->next;
+		seg->next = NULL;
+		if (seg->failed) {
+			file->wb_failed_nr++;
+			file->wb_unsynced_nr += seg->new_from < seg->new_to;
+			ter_segtree_insert(&file->wb, seg);
+		} else {
+			ter_segtree_insert(&file->segs, seg);
+			ter_seg_mark_new(seg, seg->start, seg->end); /* what of it was new is not known any more */
+		}
+		file->dirty_bytes += seg->end - seg->start;
+		atomic_fetch_add_explicit(&data->dirty_bytes, seg->end - seg->start, memory_order_relaxed);
+	}
 }
 
 void ter_segs_free(struct ter_data *data, struct ter_seg *list)

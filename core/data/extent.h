@@ -83,6 +83,8 @@ static inline struct ter_pos ter_counter_reserved(void)
 uint32_t ter_extent_key_sectors(const struct ter_key *key);
 /* The device set of an extent, as a replicas entry (devs sorted; cached pointers do not count). */
 void ter_extent_replicas(const struct ter_extent *extent, struct ter_replicas_entry *ret);
+/* Repair: of this one key, whatever overlaps it, only what begins at @start stays (nothing, if that is its end), with derived keys and counters. -EUCLEAN: these contradict it. */
+int ter_extents_stage_trim(struct ter_alloc *alloc, struct ter_trans *trans, const struct ter_sb *sb, const struct ter_key *key, uint64_t start);
 /* Stage inserting one extent (or other kind) into an empty range, with derived keys and counters. */
 int ter_extents_stage_insert(struct ter_alloc *alloc, struct ter_trans *trans, const struct ter_sb *sb, const struct ter_key *key, int64_t *ret_sectors);
 

@@ -209,6 +209,15 @@ int ter_extents_stage_punch(struct ter_alloc *alloc, struct ter_trans *trans, co
 	return 0;
 }
 
+int ter_extents_stage_trim(struct ter_alloc *alloc, struct ter_trans *trans, const struct ter_sb *sb, const struct ter_key *key, uint64_t start)
+{
+	struct ter_punch_result res = { 0 };
+
+	if (!key->size || key->pos.offset < key->size || start <= ter_key_start(key))
+		return -EUCLEAN;
+	return punch_key(alloc, trans, sb, key, ter_key_start(key), ter_min(start, key->pos.offset), &res);
+}
+
 int ter_extents_stage_insert(struct ter_alloc *alloc, struct ter_trans *trans, const struct ter_sb *sb, const struct ter_key *key, int64_t *ret_sectors)
 {
 	struct ter_extent extent;

@@ -4,7 +4,7 @@
  *
  * Dirty bytes of the range go, the parts of blocks at its edges become dirty zeros where something lies below, and whole blocks are deleted from the extents. The first transaction
  * carries the caller's change (the size), the zeros as DATA records, and the end of what was journaled in the range: so a crash shows the range as before or as after.
- * The pins of what is dropped are kept until then.
+ * What is dropped, and its pins, is kept until then: if that transaction fails the zeros go and what was dropped is there again.
  */
 #include "data/data_priv.h"
 
@@ -245,6 +245,7 @@ static void pin_zeros(struct punch_op *op)
 static void hold_back(struct punch_op *op, bool on)
 {
 	struct ter_file *file = op->file;
+	bool gone = false;
 
 	ter_lock_acquire(&file->lock);
 	assert(file->punching != on);
@@ -253,10 +254,40 @@ static void hold_back(struct punch_op *op, bool on)
 		file->no_take++;
 	} else {
 		file->no_take--;
-		(void)ter_file_account(op->data, file); /* back into its list; no segment went */
+		gone = ter_file_account(op->data, file); /* back into its list; only zeros that came to nothing may have gone */
 		ter_waitq_wake_all(&file->wq);
 	}
 	ter_lock_release(&file->lock);
+	if (gone)
+		ter_file_release(file); /* the caller of this room holds it besides */
+}
+
+/* The zeros of the edges are not true. With the file held back, so nobody has taken them. */
+static void undo_zeros(struct punch_op *op)
+{
+	struct ter_seg *zeros = NULL;
+
+	ter_lock_acquire(&op->file->lock);
+	while (op->zeros_nr) {
+		const struct punch_zeros *z = &op->zeros[--op->zeros_nr];
+
+		ter_segs_trim(op->data, op->file, z->from, z->to, &zeros);
+	}
+	ter_lock_release(&op->file->lock);
+	ter_segs_free(op->data, zeros);
+}
+
+/* Nothing was committed: the range is as it was. */
+static void undo_drop(struct punch_op *op, struct ter_seg *dropped)
+{
+	bool gone;
+
+	ter_lock_acquire(&op->file->lock);
+	ter_segs_put_back(op->data, op->file, dropped);
+	gone = ter_file_account(op->data, op->file);
+	ter_lock_release(&op->file->lock);
+	if (gone)
+		ter_file_release(op->file); /* the zeros were all there was */
 }
 
 /* Held back from here on, until the first commit; not with memory to be waited for, which may be this file's. */
@@ -270,6 +301,7 @@ static int zero_edges_held(struct punch_op *op)
 		r = zero_edges(op);
 		if (r >= 0)
 			return 0;
+		undo_zeros(op);
 		hold_back(op, false);
 		if (r != -EAGAIN)
 			return r;
@@ -336,9 +368,13 @@ int ter_file_punch(struct ter_data *data, struct ter_file *file, uint64_t from, 
 		r = zero_edges_held(&op);
 	if (r >= 0) {
 		r = punch_extents(&op);
-		if (op.is_first)
+		if (op.is_first) {
+			undo_zeros(&op);
 			hold_back(&op, false);
+		}
 	}
+	if (r < 0 && op.is_first && dropped)
+		undo_drop(&op, TAKE_PTR(dropped));
 	ter_segs_free(data, dropped);
 	ter_file_release(file);
 	return r;

@@ -319,7 +319,7 @@ static int decompress(struct rd_op *op, const struct rd_piece *p, const uint8_t 
 	if (!whole)
 		raw = ter_bounce_get(op->data, raw_bytes);
 	if (raw) {
-		r = algo->decompress(raw, raw_bytes, mem, p->stored_bytes, scratch);
+		r = ter_codec_decompress(algo, raw, raw_bytes, mem, p->stored_bytes, scratch);
 		if (r < 0)
 			r = -EBADMSG;
 		else if (!whole)

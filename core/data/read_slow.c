@@ -77,12 +77,12 @@ static int try_copies(struct rd_op *op, struct rd_piece *p, int results[TER_REPL
 		return -ENOMEM;
 	for (unsigned i = 0; i < p->extent.nr_ptrs; i++)
 		tried |= (results[i] <= 0) << i;
-	while (r < 0 && (copy = ter_rd_choose_(op->data, &p->extent, tried)) >= 0) {
+	while (r < 0 && r != -ENOMEM && (copy = ter_rd_choose_(op->data, &p->extent, tried)) >= 0) {
 		r = results[copy] = read_copy(op, p, (unsigned)copy, mem);
 		tried |= 1u << copy;
 	}
 	ter_bounce_put(op->data, mem, p->stored_bytes);
-	return r < 0 ? -EIO : 0;
+	return r < 0 && r != -ENOMEM ? -EIO : r; /* short of memory: nothing is known of the copies */
 }
 
 static int read_piece(struct rd_op *op, struct rd_piece *p, int first_result);
@@ -168,7 +168,7 @@ static int read_anew(struct rd_op *op, const struct rd_piece *p)
 		if (r >= 0 && sub->bad_from < UINT64_MAX)
 			r = sub->result;
 		if (r < 0 && r != CHANGED)
-			note_bad_from(op, sub->bad_from < p->to ? sub->bad_from : p->to - 1);
+			note_bad_from(op, sub->bad_from < p->to ? sub->bad_from : p->from);
 		ter_rd_exit_(sub);
 		free(sub);
 	}
@@ -191,7 +191,8 @@ void ter_rd_slow_(struct ter_work *work)
 			r = read_anew(op, p);
 		if (r >= 0)
 			continue;
-		op->bad_from = ter_min(op->bad_from, p->to - 1); /* where nothing more exact is known */
+		if (op->bad_from == bad_before)
+			note_bad_from(op, p->from); /* nothing more exact is known: none of it was read */
 		if (op->bad_from < bad_before)
 			op->result = r == -ENOMEM ? r : -EIO;
 	}

@@ -183,6 +183,8 @@ static int settle(struct ter_data *data, struct ter_file *file, bool nowait, uin
 			ter_lock_release(&file->lock);
 			r = ter_file_writeback_gen(data, file, ter_data_next_gen(data));
 			ter_lock_acquire(&file->lock);
+			if (r >= 0)
+				r = file->error; /* D8: of an earlier time, and nobody was told; what failed then is written now */
 			if (r < 0) {
 				file->error = 0; /* told now */
 				return r;
@@ -191,14 +193,15 @@ static int settle(struct ter_data *data, struct ter_file *file, bool nowait, uin
 			return 0;
 		}
 		r = journal_new(data, file);
-		if (r == -E2BIG || r == -EBUSY) {
-			into_extents = true;
-			continue;
-		}
 		if (r == -EAGAIN && !nowait) {
 			ter_lock_release(&file->lock);
 			r = make_ready(data, file, bytes);
 			ter_lock_acquire(&file->lock);
+		}
+		/* More than a small journal's entry holds, in whichever of the two it shows. */
+		if (r == -E2BIG || r == -EBUSY) {
+			into_extents = true;
+			continue;
 		}
 		if (r < 0)
 			return r;

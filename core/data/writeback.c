@@ -104,9 +104,9 @@ static bool take_picked(struct ter_data *data, const struct pick *pick, struct t
 	if (!taken && pick->retry) {
 		file->wanted_gen = 0; /* all of it is in flight: waiters ask again when that ends */
 		ter_file_relist_(data, file);
-	} else if (!taken) {
-		ter_file_list_(data, file, TER_LIST_NONE);
-	} else {
+	} else if (!taken && !file->wanted_gen) {
+		ter_file_list_(data, file, TER_LIST_NONE); /* what is in flight, or failed, puts it back */
+	} else { /* also one that somebody asked for since it was picked: what failed is tried for them */
 		ter_file_relist_(data, file);
 	}
 	if (work_waits(data))

@@ -259,8 +259,7 @@ int ter_vfs_setattr(struct ter_vfs *vfs, const struct ter_op *op, uint64_t node,
 	struct setattr s = { .op = op, .set = attr, .valid = valid };
 	int r;
 
-	if (ter_vfs_is_read_only(vfs))
-		return -EROFS;
+	TER_VFS_ENTER(vfs);
 	r = ter_inode_get_node(vfs, node, op->nowait, &inode);
 	if (r < 0)
 		return r;

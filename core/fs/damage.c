@@ -110,10 +110,11 @@ void ter_vfs_damage_work(struct ter_work *work)
 
 void ter_vfs_note_damage(struct ter_vfs *vfs, uint64_t inum, uint64_t offset_bytes)
 {
+	_cleanup_(ter_vfs_leavep) struct ter_inside_ref inside = ter_vfs_enter(vfs);
 	bool queue = false;
 	unsigned i;
 
-	if (ter_vfs_is_read_only(vfs))
+	if (!inside.at)
 		return;
 	ter_lock_acquire(&vfs->damage_lock);
 	for (i = 0; i < vfs->damage_nr && vfs->damage[i].inum != inum; i++)
@@ -155,8 +156,7 @@ static int clear_fn(struct ter_trans *trans, void *arg)
 
 int ter_vfs_clear_damage(struct ter_vfs *vfs, uint64_t inum)
 {
-	if (ter_vfs_is_read_only(vfs))
-		return -EROFS;
+	TER_VFS_ENTER(vfs);
 	return ter_trans_run(vfs->config.btrees, 0, clear_fn, &inum, NULL);
 }
 

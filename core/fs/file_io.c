@@ -122,8 +122,7 @@ int ter_vfs_write(struct ter_vfs *vfs, const struct ter_op *op, uint64_t node, u
 	uint64_t bytes;
 	int r;
 
-	if (ter_vfs_is_read_only(vfs))
-		return -EROFS;
+	TER_VFS_ENTER(vfs);
 	r = iov_bytes(iov, iov_nr, &bytes);
 	if (r < 0)
 		return r;
@@ -186,14 +185,16 @@ int ter_vfs_read(struct ter_vfs *vfs, const struct ter_op *op, uint64_t node, st
 
 int ter_vfs_fsync_async(struct ter_vfs *vfs, const struct ter_op *op, uint64_t node, bool datasync, struct ter_journal_waiter *waiter)
 {
-	struct ter_journal *journal = atomic_load(&vfs->journal);
+	struct ter_journal *journal;
 	struct ter_inode *inode;
 	uint64_t seq;
 	bool lazy;
 	int r;
 
 	(void)datasync; /* times cost nothing more: the inode's key travels with the size, or alone */
-	if (ter_vfs_is_read_only(vfs) || !journal)
+	TER_VFS_ENTER(vfs);
+	journal = atomic_load(&vfs->journal);
+	if (!journal)
 		return -EROFS;
 	r = ter_inode_get_node(vfs, node, op->nowait, &inode);
 	if (r < 0)
@@ -273,8 +274,7 @@ int ter_vfs_fallocate(struct ter_vfs *vfs, const struct ter_op *op, uint64_t nod
 	uint64_t end;
 	int r;
 
-	if (ter_vfs_is_read_only(vfs))
-		return -EROFS;
+	TER_VFS_ENTER(vfs);
 	switch (mode) {
 	case 0:
 	case FALLOC_FL_KEEP_SIZE:

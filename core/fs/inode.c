@@ -72,6 +72,35 @@ void ter_inodes_destroy(struct ter_vfs *vfs)
 	}
 }
 
+static void note_evicted(struct ter_vfs *vfs, uint64_t seq)
+{
+	uint64_t old = atomic_load(&vfs->evicted_seq);
+
+	while (old < seq && !atomic_compare_exchange_weak(&vfs->evicted_seq, &old, seq))
+		;
+}
+
+void ter_inodes_drop(struct ter_vfs *vfs)
+{
+	for (unsigned i = 0; i < TER_INODE_SHARDS; i++) {
+		struct ter_inode_shard *shard = &vfs->shard[i];
+		struct ter_inode *inode, *next;
+
+		ter_lock_acquire(&shard->lock);
+		for (inode = ter_list_first(&shard->clock, struct ter_inode, clock_link); &inode->clock_link != &shard->clock; inode = next) {
+			next = ter_list_entry(inode->clock_link.next, struct ter_inode, clock_link);
+			if (inode->refs)
+				continue;
+			ter_list_del(&inode->clock_link);
+			ter_list_del(&inode->hash_link);
+			shard->nr--;
+			note_evicted(vfs, inode->file.last_seq);
+			inode_free(inode);
+		}
+		ter_lock_release(&shard->lock);
+	}
+}
+
 int ter_node_parse(uint64_t node, uint64_t *ret_inum, uint32_t *ret_snapshot)
 {
 	if (node >> 40 != 1 || !(node & TER_INUM_MAX))
@@ -92,14 +121,6 @@ static struct ter_inode *find_locked(struct ter_vfs *vfs, struct ter_inode_shard
 		if (inode->file.inum == inum && inode->file.snapshot == snapshot)
 			return inode;
 	return NULL;
-}
-
-static void note_evicted(struct ter_vfs *vfs, uint64_t seq)
-{
-	uint64_t old = atomic_load(&vfs->evicted_seq);
-
-	while (old < seq && !atomic_compare_exchange_weak(&vfs->evicted_seq, &old, seq))
-		;
 }
 
 /* The clock's hand: takes one inode that nobody uses out of the shard, or none. The shard's lock is held. */

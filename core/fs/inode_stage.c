@@ -167,11 +167,12 @@ void ter_inode_mark_lazy(struct ter_inode *inode)
 
 void ter_inode_touch_atime(struct ter_inode *inode)
 {
+	_cleanup_(ter_vfs_leavep) struct ter_inside_ref inside = ter_vfs_enter(inode->vfs);
 	const int64_t now = ter_vfs_now(inode->vfs);
 	struct ter_inode_attr *a = &inode->attr;
 	bool touched = false;
 
-	if (ter_vfs_is_read_only(inode->vfs))
+	if (!inside.at)
 		return;
 	ter_lock_acquire(&inode->attr_lock);
 	if (!(a->flags & TER_INODE_NOATIME) && !inode->gone &&

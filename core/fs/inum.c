@@ -62,6 +62,19 @@ void ter_inum_committed(struct ter_vfs *vfs, const struct ter_inum_stage *stage)
 		raise_to(&vfs->inum_logged, stage->bound);
 }
 
+/* The next entry with roots, which is asked for, makes it durable. */
+void ter_inum_raise(struct ter_vfs *vfs, uint64_t inum)
+{
+	struct ter_journal *journal = atomic_load(&vfs->journal);
+
+	if (inum < ter_vfs_next_inum(vfs))
+		return;
+	raise_to(&vfs->next_inum, inum + 1);
+	raise_to(&vfs->inum_bound, inum + 1);
+	if (journal)
+		ter_journal_want_roots(journal);
+}
+
 uint64_t ter_vfs_next_inum(struct ter_vfs *vfs)
 {
 	return ter_max(atomic_load(&vfs->inum_bound), atomic_load(&vfs->next_inum));

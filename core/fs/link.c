@@ -68,8 +68,7 @@ int ter_vfs_link(struct ter_vfs *vfs, const struct ter_op *op, uint64_t node, ui
 	uint64_t seq;
 	int r;
 
-	if (ter_vfs_is_read_only(vfs))
-		return -EROFS;
+	TER_VFS_ENTER(vfs);
 	r = ter_name_check(name, &l.name_bytes);
 	if (r < 0)
 		return r;
@@ -233,8 +232,7 @@ static int remove_name(struct ter_vfs *vfs, const struct ter_op *op, uint64_t pa
 
 	if (ret_orphan)
 		*ret_orphan = 0;
-	if (ter_vfs_is_read_only(vfs))
-		return -EROFS;
+	TER_VFS_ENTER(vfs);
 	r = ter_name_check(name, &u.name_bytes);
 	if (r == -EEXIST)
 		return want_dir ? name[1] ? -ENOTEMPTY : -EINVAL : -EISDIR;

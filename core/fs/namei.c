@@ -366,8 +366,7 @@ int ter_vfs_create(struct ter_vfs *vfs, const struct ter_op *op, uint64_t parent
 	struct create c = { .vfs = vfs, .op = op, .name = name, .target = target };
 	int r;
 
-	if (ter_vfs_is_read_only(vfs))
-		return -EROFS;
+	TER_VFS_ENTER(vfs);
 	if (!(mode & S_IFMT))
 		mode |= S_IFREG;
 	r = check_kind(mode, target, &c.target_bytes);
@@ -384,8 +383,7 @@ int ter_vfs_tmpfile(struct ter_vfs *vfs, const struct ter_op *op, uint64_t paren
 {
 	struct create c = { .vfs = vfs, .op = op, .mode = S_IFREG | (mode & 07777) };
 
-	if (ter_vfs_is_read_only(vfs))
-		return -EROFS;
+	TER_VFS_ENTER(vfs);
 	if (mode & S_IFMT && !S_ISREG(mode))
 		return -EINVAL;
 	return create(&c, parent, 0, ret_attr);

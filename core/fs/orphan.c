@@ -56,6 +56,7 @@ void ter_orphan_unpin(struct ter_inode *inode)
 
 void ter_vfs_forget(struct ter_vfs *vfs, uint64_t node)
 {
+	_cleanup_(ter_vfs_leavep) struct ter_inside_ref inside = ter_vfs_enter(vfs);
 	struct ter_inode *inode;
 	bool work = false;
 	uint64_t inum;
@@ -67,16 +68,40 @@ void ter_vfs_forget(struct ter_vfs *vfs, uint64_t node)
 	if (!inode)
 		return; /* one without a name would be in memory (N4) */
 	ter_lock_acquire(&vfs->reap_lock);
-	if (inode->orphan && !inode->reap_queued && !ter_vfs_is_read_only(vfs)) {
+	if (inode->orphan && !inode->reap_queued) {
 		inode->reap_queued = true;
 		ter_list_add_tail(&vfs->reap_list, &inode->reap_link);
-		work = !vfs->reap_work_queued;
-		vfs->reap_work_queued = true;
+		/* Read-only: it waits in the list until that is over, or for the next start. */
+		work = inside.at && !vfs->reap_work_queued;
+		vfs->reap_work_queued |= work;
 	}
 	ter_lock_release(&vfs->reap_lock);
 	ter_inode_put(inode);
 	if (work)
 		ter_workq_add(vfs->wq, &vfs->reap_work);
+}
+
+void ter_vfs_reap_queued(struct ter_vfs *vfs)
+{
+	bool work;
+
+	ter_lock_acquire(&vfs->reap_lock);
+	work = !ter_list_empty(&vfs->reap_list) && !vfs->reap_work_queued;
+	vfs->reap_work_queued |= work;
+	ter_lock_release(&vfs->reap_lock);
+	if (work)
+		ter_workq_add(vfs->wq, &vfs->reap_work);
+}
+
+/* Of one without a name: is it held by somebody outside, or queued already? */
+static bool is_in_hands(struct ter_inode *inode)
+{
+	bool orphan;
+
+	ter_lock_acquire(&inode->vfs->reap_lock);
+	orphan = inode->orphan;
+	ter_lock_release(&inode->vfs->reap_lock);
+	return orphan;
 }
 
 /* --- reaping --- */
@@ -381,8 +406,9 @@ static int reap_marks(struct ter_vfs *vfs, const struct marks *m)
 		r = ter_inode_get(vfs, m->pos[i].inode, m->pos[i].snapshot, false, &inode);
 		if (r < 0)
 			return r == -ESTALE ? -EUCLEAN : r;
-		if (ter_inode_attr(inode).nlink) {
-			r = finish_truncate(vfs, inode);
+		if (ter_inode_attr(inode).nlink || is_in_hands(inode)) {
+			/* After a time read-only some without a name are still open: their time comes when they are forgotten. */
+			r = ter_inode_attr(inode).nlink ? finish_truncate(vfs, inode) : 0;
 			ter_inode_put(inode);
 			continue;
 		}

@@ -440,8 +440,7 @@ int ter_vfs_rename(struct ter_vfs *vfs, const struct ter_op *op, uint64_t old_pa
 	r = check_args(&n);
 	if (r < 0)
 		return r;
-	if (ter_vfs_is_read_only(vfs))
-		return -EROFS;
+	TER_VFS_ENTER(vfs);
 	r = ter_inode_get_node(vfs, old_parent, op->nowait, &old_dir);
 	if (r >= 0)
 		r = ter_inode_get_node(vfs, new_parent, op->nowait, &new_dir);

@@ -19,6 +19,8 @@ void ter_vfs_free(struct ter_vfs *vfs)
 	ter_lock_destroy(&vfs->lazy_lock);
 	ter_lock_destroy(&vfs->reap_lock);
 	ter_lock_destroy(&vfs->damage_lock);
+	ter_waitq_destroy(&vfs->inside_wq);
+	ter_lock_destroy(&vfs->inside_lock);
 	free(vfs);
 }
 
@@ -37,6 +39,8 @@ int ter_vfs_new(const struct ter_vfs_config *config, struct ter_vfs **ret_vfs)
 	ter_lock_init(&vfs->lazy_lock, TER_RANK_LEAF);
 	ter_lock_init(&vfs->reap_lock, TER_RANK_LEAF);
 	ter_lock_init(&vfs->damage_lock, TER_RANK_LEAF);
+	ter_lock_init(&vfs->inside_lock, TER_RANK_LEAF);
+	ter_waitq_init(&vfs->inside_wq);
 	ter_list_init(&vfs->lazy_list);
 	ter_list_init(&vfs->reap_list);
 	vfs->lazy_work.fn = ter_vfs_lazy_work;
@@ -53,12 +57,37 @@ int ter_vfs_new(const struct ter_vfs_config *config, struct ter_vfs **ret_vfs)
 	return 0;
 }
 
+void ter_vfs_wake_drain(struct ter_vfs *vfs)
+{
+	ter_lock_acquire(&vfs->inside_lock);
+	ter_waitq_wake_all(&vfs->inside_wq);
+	ter_lock_release(&vfs->inside_lock);
+}
+
+static void drain_inside(struct ter_vfs *vfs)
+{
+	ter_lock_acquire(&vfs->inside_lock);
+	for (unsigned i = 0; i < TER_INSIDE_SHARDS; i++)
+		while (atomic_load(&vfs->inside[i].nr)) /* those who come now leave at once */
+			ter_waitq_wait(&vfs->inside_wq, &vfs->inside_lock);
+	ter_lock_release(&vfs->inside_lock);
+}
+
 void ter_vfs_set_journal(struct ter_vfs *vfs, struct ter_journal *journal, bool read_only)
 {
 	atomic_store(&vfs->journal, journal);
 	atomic_store(&vfs->read_only, read_only);
-	if (read_only)
+	if (read_only) {
+		drain_inside(vfs);
 		ter_workq_drain(vfs->wq); /* what was forgotten before is reaped */
+	} else {
+		ter_vfs_reap_queued(vfs); /* what was forgotten meanwhile */
+	}
+}
+
+void ter_vfs_refuse_writes(struct ter_vfs *vfs)
+{
+	atomic_store(&vfs->refused, true);
 }
 
 /* --- the root --- */
@@ -102,10 +131,13 @@ int ter_vfs_format(struct ter_vfs *vfs)
 
 int ter_vfs_sync(struct ter_vfs *vfs)
 {
+	_cleanup_(ter_vfs_leavep) struct ter_inside_ref inside = ter_vfs_enter(vfs);
 	struct ter_journal *journal = atomic_load(&vfs->journal);
 	int r;
 
-	if (ter_vfs_is_read_only(vfs) || !journal)
+	if (atomic_load(&vfs->refused))
+		return -EROFS; /* what was changed before will never be durable */
+	if (!inside.at || !journal)
 		return 0; /* nothing was changed */
 	r = ter_data_flush_all(vfs->config.data);
 	if (r < 0)

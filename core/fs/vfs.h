@@ -77,10 +77,11 @@ struct ter_vfs_config {
 int ter_vfs_new(const struct ter_vfs_config *config, struct ter_vfs **ret_vfs);
 void ter_vfs_free(struct ter_vfs *vfs); /* everything written back before; NULL is fine */
 void ter_vfs_set_journal(struct ter_vfs *vfs, struct ter_journal *journal, bool read_only);
+void ter_vfs_refuse_writes(struct ter_vfs *vfs);   /* after an error: every change, and sync, is -EROFS from now on. From any task; never waits */
 int ter_vfs_format(struct ter_vfs *vfs);           /* fresh pool: the root directory */
 uint64_t ter_vfs_next_inum(struct ter_vfs *vfs);   /* bound below which every number in use lies (for clean stop and CLOCK records) */
 int ter_vfs_write_inodes(struct ter_vfs *vfs);     /* commits attributes that are only in memory (lazy times, sizes) */
-int ter_vfs_reap_orphans(struct ter_vfs *vfs);     /* at start, after replay, read-write: finish truncates and deletions */
+int ter_vfs_reap_orphans(struct ter_vfs *vfs);     /* at start, after replay, and after a time read-only: finish truncates and deletions of what nobody holds */
 /* Recovery: the file whose data the journal holds (referenced until ter_vfs_replay_put()). -ENOENT: no such inode (any more). */
 int ter_vfs_replay_file(struct ter_vfs *vfs, uint64_t inum, uint32_t snapshot, struct ter_file **ret_file);
 void ter_vfs_replay_put(struct ter_vfs *vfs, struct ter_file *file);

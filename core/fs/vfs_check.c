@@ -23,6 +23,7 @@ enum {
 	REC_PARENT_SEEN = 4, /* a directory with an entry somewhere */
 	REC_ENTRIES = 8,     /* a directory with entries */
 	REC_ROOTED = 16,     /* a directory from which parents lead to the root */
+	REC_TARGET = 32,     /* a symbolic link with its text */
 };
 
 struct rec {
@@ -162,7 +163,7 @@ static int check_inode(struct check *c, const struct ter_key *key)
 		rec.parent = a.parent_inum;
 	else if (S_ISREG(a.mode))
 		rec.sectors = (int64_t)a.sectors;
-	else if (a.sectors)
+	if (!S_ISREG(a.mode) && a.sectors)
 		say(c, "inodes", "Inode %" PRIu64 " counts %" PRIu64 " sectors, but cannot have any.", key->pos.inode, a.sectors);
 	return add_rec(c, &rec);
 }
@@ -238,6 +239,19 @@ static void check_entry(struct check *c, const struct ter_dent *dent, struct rec
 		target->found++;
 }
 
+static void check_doubles(struct check *c, const struct ter_key *key)
+{
+	struct ter_dent a, b;
+	uint32_t pos = 0, other;
+
+	while (ter_dirents_next(key->val, key->val_bytes, &pos, &a) > 0) {
+		other = pos;
+		while (ter_dirents_next(key->val, key->val_bytes, &other, &b) > 0)
+			if (a.name_bytes == b.name_bytes && !memcmp(a.name, b.name, a.name_bytes))
+				say(c, "dirents", "Entry '%.*s' is twice in directory %" PRIu64 ".", (int)a.name_bytes, a.name, key->pos.inode);
+	}
+}
+
 static int check_dirents(struct check *c, const struct ter_key *key)
 {
 	struct rec *dir = rec_of(c, key->pos.inode);
@@ -260,6 +274,7 @@ static int check_dirents(struct check *c, const struct ter_key *key)
 		return 0;
 	}
 	dir->flags |= REC_ENTRIES;
+	check_doubles(c, key);
 	while (ter_dirents_next(key->val, key->val_bytes, &pos, &dent) > 0) {
 		c->owner_entries++;
 		check_entry(c, &dent, dir, key->pos.offset);
@@ -292,10 +307,31 @@ static int check_xattrs(struct check *c, const struct ter_key *key)
 	return 0;
 }
 
-static void check_target(struct check *c, const struct ter_key *key, const struct ter_inode_attr *attr)
+static void check_target(struct check *c, const struct ter_key *key, const struct ter_inode_attr *attr, struct rec *rec)
 {
-	if (c->owner_entries++ || key->type != TER_KEY_INLINE_DATA || key->val_bytes != attr->size)
+	rec->flags |= REC_TARGET;
+	if (c->owner_entries++ || key->type != TER_KEY_INLINE_DATA || key->val_bytes != attr->size || memchr(key->val, '\0', key->val_bytes))
 		say(c, "files", "The target of symbolic link %" PRIu64 " is damaged.", key->pos.inode);
+}
+
+int ter_file_key_check(struct ter_vfs *vfs, const struct ter_key *key)
+{
+	const uint32_t align = (vfs->config.sb->sb->options.block_size >> TER_SECTOR_SHIFT) - 1;
+	struct ter_extent extent;
+
+	if (!key->size || key->pos.offset < key->size || key->pos.offset > TER_FILE_END >> TER_SECTOR_SHIFT || (key->size | key->pos.offset) & align)
+		return -EUCLEAN;
+	switch (key->type) {
+	case TER_KEY_EXTENT:
+		return ter_extent_decode(key, vfs->config.sb->sb, &extent);
+	case TER_KEY_INLINE_DATA:
+		return key->val_bytes && key->val_bytes <= (uint64_t)key->size << TER_SECTOR_SHIFT ? 0 : -EUCLEAN;
+	case TER_KEY_RESERVATION:
+	case TER_KEY_ERROR:
+		return 0;
+	default:
+		return -EUCLEAN;
+	}
 }
 
 static int check_extent(struct check *c, const struct ter_key *key)
@@ -313,7 +349,12 @@ static int check_extent(struct check *c, const struct ter_key *key)
 		return 0;
 	}
 	if (S_ISLNK(attr->mode)) {
-		check_target(c, key, attr);
+		check_target(c, key, attr, rec);
+		return 0;
+	}
+	if (ter_file_key_check(c->vfs, key) < 0) {
+		if (key->type != TER_KEY_EXTENT) /* those are told with their pointers */
+			say(c, "files", "File %" PRIu64 " has a key up to byte %" PRIu64 " that cannot be valid.", key->pos.inode, key->pos.offset << TER_SECTOR_SHIFT);
 		return 0;
 	}
 	rec->sectors -= ter_extent_key_sectors(key);
@@ -378,6 +419,8 @@ static int check_recs(struct check *c)
 		if (reg && rec->sectors)
 			say(c, "files", "File %" PRIu64 " counts %" PRId64 " sectors %s than its extents have.", (uint64_t)rec->inum,
 			    rec->sectors < 0 ? -rec->sectors : rec->sectors, rec->sectors < 0 ? "less" : "more");
+		if (rec->type == ter_mode_type(S_IFLNK) && !(rec->flags & REC_TARGET))
+			say(c, "files", "Symbolic link %" PRIu64 " has no target.", (uint64_t)rec->inum);
 		if (!dir && rec->nlink != rec->found)
 			say(c, "inodes", "Inode %" PRIu64 " has link count %" PRIu32 ", but %" PRIu32 " entries.", (uint64_t)rec->inum, rec->nlink, rec->found);
 		if (!dir)

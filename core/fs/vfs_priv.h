@@ -84,10 +84,24 @@ struct ter_damage_note {
 	uint64_t inum, offset_bytes;
 };
 
+/*
+ * Operations that may change something are counted from their look at `read_only` to their end: who goes read-only waits for those inside, since what they do after
+ * everything was written back would be in no journal. By thread, so that threads do not share a cache line.
+ */
+#define TER_INSIDE_SHARDS 16
+struct ter_inside {
+	_Atomic uint32_t nr;
+	uint8_t pad[60];
+};
+
 struct ter_vfs {
 	struct ter_vfs_config config;
 	_Atomic(struct ter_journal *) journal;
 	_Atomic bool read_only;
+	_Atomic bool refused;       /* ter_vfs_refuse_writes() */
+	struct ter_inside inside[TER_INSIDE_SHARDS];
+	struct ter_lock inside_lock; /* rank LEAF */
+	struct ter_waitq inside_wq;  /* somebody left while it is read-only */
 	struct ter_lock rename_lock; /* rank RENAME: where directories get another parent */
 
 	struct ter_inode_shard shard[TER_INODE_SHARDS];
@@ -120,8 +134,40 @@ struct ter_vfs {
 
 static inline bool ter_vfs_is_read_only(struct ter_vfs *vfs)
 {
-	return atomic_load_explicit(&vfs->read_only, memory_order_relaxed);
+	return atomic_load_explicit(&vfs->read_only, memory_order_relaxed) || atomic_load_explicit(&vfs->refused, memory_order_relaxed);
 }
+/* Enter and leave; NULL: read-only, nothing to leave. Never waits. */
+struct ter_inside_ref {
+	struct ter_vfs *vfs;
+	struct ter_inside *at;
+};
+void ter_vfs_wake_drain(struct ter_vfs *vfs);
+static inline void ter_vfs_leavep(struct ter_inside_ref *ref)
+{
+	if (!ref->at)
+		return;
+	atomic_fetch_sub(&ref->at->nr, 1);
+	if (ter_unlikely(atomic_load(&ref->vfs->read_only)))
+		ter_vfs_wake_drain(ref->vfs);
+}
+static inline struct ter_inside_ref ter_vfs_enter(struct ter_vfs *vfs)
+{
+	struct ter_inside_ref ref = { .vfs = vfs };
+
+	/* Stacks of threads lie far apart. */
+	ref.at = &vfs->inside[((uint64_t)(uintptr_t)__builtin_frame_address(0) >> 16) * 0x9e3779b97f4a7c15ull >> 60];
+	atomic_fetch_add(&ref.at->nr, 1);
+	if (ter_unlikely(atomic_load(&vfs->read_only) || atomic_load(&vfs->refused))) {
+		ter_vfs_leavep(&ref);
+		ref.at = NULL;
+	}
+	return ref;
+}
+/* At the head of an operation: -EROFS, or inside until the function returns. */
+#define TER_VFS_ENTER(vfs)                                                                                             \
+	_cleanup_(ter_vfs_leavep) struct ter_inside_ref inside_ref_ = ter_vfs_enter(vfs);                        \
+	if (!inside_ref_.at)                                                                                           \
+		return -EROFS
 static inline int64_t ter_vfs_now(struct ter_vfs *vfs)
 {
 	return ter_real_ns(vfs->config.exec);
@@ -160,6 +206,7 @@ int64_t ter_ns_of(struct timespec ts); /* clamped to what the disk holds */
 /* --- inode.c --- */
 int ter_inodes_init(struct ter_vfs *vfs);
 void ter_inodes_destroy(struct ter_vfs *vfs);
+void ter_inodes_drop(struct ter_vfs *vfs); /* forgets all that nobody holds: keys were changed behind them */
 int ter_node_parse(uint64_t node, uint64_t *ret_inum, uint32_t *ret_snapshot); /* -ESTALE */
 /* Takes a reference. -ESTALE: no such inode; -EAGAIN with @nowait. */
 int ter_inode_get(struct ter_vfs *vfs, uint64_t inum, uint32_t snapshot, bool nowait, struct ter_inode **ret);
@@ -214,6 +261,7 @@ struct ter_inum_stage {
 };
 int ter_inum_stage(struct ter_vfs *vfs, struct ter_trans *trans, uint64_t inum, struct ter_inum_stage *stage);
 void ter_inum_committed(struct ter_vfs *vfs, const struct ter_inum_stage *stage);
+void ter_inum_raise(struct ter_vfs *vfs, uint64_t inum); /* repair: @inum is in use */
 
 /* --- dirent_ops.c: entries within transactions --- */
 int ter_name_check(const char *name, size_t *ret_bytes); /* -ENOENT empty, -ENAMETOOLONG, -EINVAL, -EEXIST for "." and ".." */
@@ -255,6 +303,11 @@ int ter_orphan_stage(struct ter_trans *trans, struct ter_inode *inode, bool add)
 void ter_orphan_pin(struct ter_inode *inode);   /* N4, after the commit */
 void ter_orphan_unpin(struct ter_inode *inode); /* linked again */
 void ter_vfs_reap_work(struct ter_work *work);
+void ter_vfs_reap_queued(struct ter_vfs *vfs); /* what was forgotten while read-only */
+
+/* --- vfs_check.c --- */
+/* A key in the extents btree: can it be a file's? -EUCLEAN. */
+int ter_file_key_check(struct ter_vfs *vfs, const struct ter_key *key);
 
 /* --- attr.c --- */
 int ter_inode_kill_priv(struct ter_inode *inode, unsigned flags); /* with the lock: set-id bits and security.capability go, if there are any */

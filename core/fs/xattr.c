@@ -209,8 +209,7 @@ static int change_xattr(struct ter_vfs *vfs, uint64_t node, struct set_xattr *s)
 	uint64_t seq;
 	int r;
 
-	if (ter_vfs_is_read_only(vfs))
-		return -EROFS;
+	TER_VFS_ENTER(vfs);
 	r = ter_xattr_name_parse(s->name, &parsed);
 	if (r < 0)
 		return r;

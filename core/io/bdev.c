@@ -4,6 +4,7 @@
 #include "util/fault.h"
 #include "util/mem.h"
 
+TER_FAULT_POINT(fault_setup, "io.setup", ENOMEM, "the setting up of an I/O backend")
 TER_FAULT_POINT(fault_open, "io.open", EIO, "the opening of a device")
 TER_FAULT_POINT(fault_read, "io.read", EIO, "a read from a device")
 TER_FAULT_POINT(fault_write, "io.write", EIO, "a write to a device")
@@ -19,6 +20,8 @@ int ter_io_new(struct ter_exec *exec, const char *prefer, struct ter_io **ret_io
 	bool want_uring = !prefer || !strcmp(prefer, "uring"), want_threads = !prefer || !strcmp(prefer, "threads");
 	int r = -EOPNOTSUPP;
 
+	if (TER_FAULT(fault_setup) < 0)
+		return ter_fail(error, TER_ERR_FAULT_INJECTED, "Using devices could not begin because a test asked for it.");
 	/* The completion task of io_uring blocks its thread, which is every task's under the cooperative scheduler. */
 	if (want_uring && !exec->coop) {
 		r = ter_uring_new(exec, ret_io);

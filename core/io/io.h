@@ -16,6 +16,7 @@
  *   I3  result is 0 or a negative errno; a short read or write is retried inside and then -EIO. Reads beyond the end are -EINVAL.
  *   I4  Offsets, lengths and memory of O_DIRECT requests are multiples of the device's logical block size; callers see to it.
  *   I5  A device is held exclusively: O_EXCL on a block device, an OFD write lock on a regular file, taken before anything on it is believed.
+ *       Of a loop device the file behind it is locked too; a file behind a loop device is refused.
  */
 #ifndef TER_IO_H
 #define TER_IO_H
@@ -97,10 +98,21 @@ void ter_io_free(struct ter_io *io); /* all devices closed; NULL is fine */
  * ter_bdev_open() - claim and open a device or file
  * @path: absolute
  * Errors, each explained naming the holder where there is one: NOT_FOUND, DEVICE_IN_USE (mounted, swap, md/lvm/dm holder, another daemon's lock,
- * a file on a Terrace mount), INVALID_ARGUMENT (directory, fifo, character device, relative path), NOT_SUPPORTED, IO, NOT_AUTHORIZED.
+ * a file on a Terrace mount or behind a loop device), INVALID_ARGUMENT (directory, fifo, character device, relative path), NOT_SUPPORTED, IO, NOT_AUTHORIZED.
  */
 int ter_bdev_open(struct ter_io *io, const char *path, unsigned flags, struct ter_bdev **ret_bdev, struct ter_error *error);
 void ter_bdev_close(struct ter_bdev *bdev); /* waits for nothing: the caller drained; NULL is fine */
+
+/*
+ * What a path names, to tell two names of one thing. A loop device is the file behind it: both hold the same bytes. Follows links; 0 or a negative errno.
+ */
+struct ter_bdev_node {
+	dev_t rdev;      /* of a block device; 0: a file, which the rest names */
+	dev_t dev;
+	ino_t ino;
+};
+int ter_bdev_node_of(const char *path, struct ter_bdev_node *ret);
+bool ter_bdev_node_same(const struct ter_bdev_node *a, const struct ter_bdev_node *b);
 
 /* Submit; bio->done follows in the backend's completion context, possibly before this returns, never from inside this call. */
 static inline void ter_bio_submit(struct ter_bio *bio)

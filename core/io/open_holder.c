@@ -11,6 +11,12 @@
 #define LINE_BYTES 4096	   /* of mountinfo: a longer line is cut, and only its first fields matter */
 #define PARTITIONS_MAX 256 /* looked at below a whole disk */
 
+/* Where the kernel tells: "/proc" and "/sys", or a test's. */
+struct told {
+	const char *proc, *sys;
+};
+static const struct told kernel = {"/proc", "/sys"};
+
 /* --- mounts --- */
 
 struct mount {
@@ -51,12 +57,15 @@ static bool parse_mount(const char *line, struct mount *ret)
 }
 
 /* The first mount for which @match says yes. */
-static bool find_mount(bool (*match)(const struct mount *mount, dev_t dev), dev_t dev, struct mount *ret)
+static bool find_mount(const struct told *told, bool (*match)(const struct mount *mount, dev_t dev), dev_t dev,
+		       struct mount *ret)
 {
-	FILE *f = fopen("/proc/self/mountinfo", "re");
-	char line[LINE_BYTES];
+	char line[LINE_BYTES], path[SYSFS_PATH_MAX];
 	bool found = false;
+	FILE *f;
 
+	snprintf(path, sizeof(path), "%s/self/mountinfo", told->proc);
+	f = fopen(path, "re");
 	if (!f)
 		return false;
 	while (!found && fgets(line, sizeof(line), f))
@@ -87,17 +96,19 @@ bool ter_dev_is_terrace_mount(dev_t dev)
 {
 	struct mount mount;
 
-	return find_mount(is_terrace, dev, &mount);
+	return find_mount(&kernel, is_terrace, dev, &mount);
 }
 
 /* --- swap and stacked devices --- */
 
-static bool is_swap(dev_t rdev)
+static bool is_swap(const struct told *told, dev_t rdev)
 {
-	FILE *f = fopen("/proc/swaps", "re");
 	char line[LINE_BYTES], path[1024];
 	bool found = false;
+	FILE *f;
 
+	snprintf(path, sizeof(path), "%s/swaps", told->proc);
+	f = fopen(path, "re");
 	if (!f)
 		return false;
 	while (!found && fgets(line, sizeof(line), f)) {
@@ -125,13 +136,13 @@ static bool read_line(const char *path, char *out, size_t bytes)
 }
 
 /* The first entry of /sys/dev/block/<rdev>/holders, with its name for people where it has one. */
-static bool find_stacked(dev_t rdev, char *out, size_t bytes)
+static bool find_stacked(const struct told *told, dev_t rdev, char *out, size_t bytes)
 {
 	char path[SYSFS_PATH_MAX], name[128];
 	struct dirent *entry = NULL;
 	DIR *dir;
 
-	snprintf(path, sizeof(path), "/sys/dev/block/%u:%u/holders", major(rdev), minor(rdev));
+	snprintf(path, sizeof(path), "%s/dev/block/%u:%u/holders", told->sys, major(rdev), minor(rdev));
 	dir = opendir(path);
 	if (!dir)
 		return false;
@@ -139,7 +150,7 @@ static bool find_stacked(dev_t rdev, char *out, size_t bytes)
 		entry = readdir(dir);
 	while (entry && entry->d_name[0] == '.');
 	if (entry) {
-		snprintf(path, sizeof(path), "/sys/class/block/%s/dm/name", entry->d_name);
+		snprintf(path, sizeof(path), "%s/class/block/%s/dm/name", told->sys, entry->d_name);
 		if (read_line(path, name, sizeof(name)))
 			snprintf(out, bytes, "is part of '/dev/mapper/%s'", name);
 		else
@@ -151,44 +162,45 @@ static bool find_stacked(dev_t rdev, char *out, size_t bytes)
 
 /* --- all of it --- */
 
-static bool find_holder(dev_t rdev, char *out, size_t bytes)
+static bool find_holder(const struct told *told, dev_t rdev, char *out, size_t bytes)
 {
 	struct mount mount;
 
-	if (find_mount(mounts_device, rdev, &mount)) {
+	if (find_mount(told, mounts_device, rdev, &mount)) {
 		snprintf(out, bytes, "is mounted on '%s'", mount.point);
 		return true;
 	}
-	if (is_swap(rdev)) {
+	if (is_swap(told, rdev)) {
 		snprintf(out, bytes, "is used as swap space");
 		return true;
 	}
-	return find_stacked(rdev, out, bytes);
+	return find_stacked(told, rdev, out, bytes);
 }
 
 /* A whole disk is also held by whoever holds one of its partitions. */
-static bool find_partition_holder(dev_t rdev, char *out, size_t bytes)
+static bool find_partition_holder(const struct told *told, dev_t rdev, char *out, size_t bytes)
 {
 	char path[SYSFS_PATH_MAX], text[64], holder[512];
 	struct dirent *entry;
 	bool found = false;
 	DIR *dir;
 
-	snprintf(path, sizeof(path), "/sys/dev/block/%u:%u", major(rdev), minor(rdev));
+	snprintf(path, sizeof(path), "%s/dev/block/%u:%u", told->sys, major(rdev), minor(rdev));
 	dir = opendir(path);
 	if (!dir)
 		return false;
 	for (unsigned n = 0; !found && n < PARTITIONS_MAX && (entry = readdir(dir)); n++) {
 		unsigned major_nr, minor_nr;
 
-		snprintf(path, sizeof(path), "/sys/dev/block/%u:%u/%s/partition", major(rdev), minor(rdev),
+		snprintf(path, sizeof(path), "%s/dev/block/%u:%u/%s/partition", told->sys, major(rdev), minor(rdev),
 			 entry->d_name);
 		if (entry->d_name[0] == '.' || !read_line(path, text, sizeof(text)))
 			continue;
-		snprintf(path, sizeof(path), "/sys/dev/block/%u:%u/%s/dev", major(rdev), minor(rdev), entry->d_name);
+		snprintf(path, sizeof(path), "%s/dev/block/%u:%u/%s/dev", told->sys, major(rdev), minor(rdev),
+			 entry->d_name);
 		if (!read_line(path, text, sizeof(text)) || sscanf(text, "%u:%u", &major_nr, &minor_nr) != 2)
 			continue;
-		found = find_holder(makedev(major_nr, minor_nr), holder, sizeof(holder));
+		found = find_holder(told, makedev(major_nr, minor_nr), holder, sizeof(holder));
 		if (found)
 			snprintf(out, bytes, "has the partition '/dev/%s', which %s", entry->d_name, holder);
 	}
@@ -196,8 +208,18 @@ static bool find_partition_holder(dev_t rdev, char *out, size_t bytes)
 	return found;
 }
 
+static void describe(const struct told *told, dev_t rdev, char *out, size_t bytes)
+{
+	if (!find_holder(told, rdev, out, bytes) && !find_partition_holder(told, rdev, out, bytes))
+		snprintf(out, bytes, "is held by another program, perhaps another Terrace daemon");
+}
+
 void ter_holder_describe(dev_t rdev, char *out, size_t bytes)
 {
-	if (!find_holder(rdev, out, bytes) && !find_partition_holder(rdev, out, bytes))
-		snprintf(out, bytes, "is held by another program, perhaps another Terrace daemon");
+	describe(&kernel, rdev, out, bytes);
+}
+
+void ter_holder_describe_in(const char *proc, const char *sys, dev_t rdev, char *out, size_t bytes)
+{
+	describe(&(struct told){proc, sys}, rdev, out, bytes);
 }

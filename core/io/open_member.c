@@ -100,6 +100,7 @@ static int lock_file(int fd, short type)
 static int claim_file(const char *path, const struct stat *st, unsigned flags, struct ter_error *error)
 {
 	short type = F_WRLCK;
+	char loop[64];
 	int fd, r;
 
 	if (ter_dev_is_terrace_mount(st->st_dev))
@@ -118,6 +119,12 @@ static int claim_file(const char *path, const struct stat *st, unsigned flags, s
 	r = lock_file(fd, type);
 	if (r < 0)
 		close_fd(&fd);
+	if (r == 0 && ter_file_find_loop(st, loop, sizeof(loop))) {
+		close_fd(&fd);
+		return ter_fail(error, TER_ERR_DEVICE_IN_USE,
+				"'%s' is the file behind '%s'. Detach that first (losetup --detach %s), or name it instead.", path, loop,
+				loop);
+	}
 	if (r == -EAGAIN || r == -EACCES)
 		return ter_fail(error, TER_ERR_DEVICE_IN_USE,
 				"'%s' is in use by another Terrace daemon, or locked by another program.", path);
@@ -126,6 +133,40 @@ static int claim_file(const char *path, const struct stat *st, unsigned flags, s
 				"'%s' lies on a filesystem without locks (%s). Choose a file elsewhere.", path,
 				strerror(-r));
 	return fd;
+}
+
+/* A loop device and its file hold the same bytes: who has the one must not meet somebody who has the other. Where the file cannot be reached by its name
+ * (another namespace, deleted), nobody else reaches it either. @ret_fd stays -1 then, and for other devices. */
+static int claim_backing(const char *path, const struct stat *st, int *ret_fd, struct ter_error *error)
+{
+	char file[PATH_MAX];
+	struct stat backing;
+	short type = F_WRLCK;
+	int fd;
+
+	if (!ter_loop_backing(st->st_rdev, file) || stat(file, &backing) < 0 || !S_ISREG(backing.st_mode))
+		return 0;
+	if (ter_dev_is_terrace_mount(backing.st_dev))
+		return ter_fail(error, TER_ERR_DEVICE_IN_USE,
+				"Device '%s' is the file '%s' on a Terrace filesystem, which cannot be made of itself. Choose another.",
+				path, file);
+	fd = open(file, O_RDWR | O_CLOEXEC | O_NONBLOCK);
+	if (fd < 0) {
+		type = F_RDLCK;
+		fd = open(file, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	}
+	if (fd < 0)
+		return 0;
+	switch (lock_file(fd, type)) {
+	case -EAGAIN:
+	case -EACCES:
+		close_fd(&fd);
+		return ter_fail(error, TER_ERR_DEVICE_IN_USE,
+				"Device '%s' is the file '%s', which is in use by another Terrace daemon, or locked by another program.",
+				path, file);
+	}
+	*ret_fd = fd; /* also where its filesystem has no locks: O_EXCL on the device stands */
+	return 0;
 }
 
 static int look(const char *path, struct ter_error *error)
@@ -207,7 +248,7 @@ static bool sysfs_read(dev_t rdev, const char *name, char *out, size_t bytes)
 /* A number of the queue of the disk that @rdev is or is a partition of; 0 when there is none. */
 static uint64_t queue_number(dev_t rdev, const char *name)
 {
-	char path[SYSFS_PATH_MAX], text[64];
+	char path[64], text[64];
 
 	snprintf(path, sizeof(path), "queue/%s", name);
 	if (sysfs_read(rdev, path, text, sizeof(text)))
@@ -346,18 +387,25 @@ int ter_member_open(const char *path, unsigned flags, struct ter_member_fds *ret
 		    struct ter_error *error)
 {
 	struct ter_bdev_info info;
-	int claim_fd, io_fd, r;
+	int claim_fd, io_fd, backing_fd = -1, r = 0;
 	struct stat st;
 
 	claim_fd = claim(path, flags, &st, error);
 	if (claim_fd < 0)
 		return claim_fd;
+	if (S_ISBLK(st.st_mode) && !(flags & TER_OPEN_SHARED))
+		r = claim_backing(path, &st, &backing_fd, error);
+	if (r < 0) {
+		close_fd(&claim_fd);
+		return r;
+	}
 	r = open_and_describe(claim_fd, flags, &st, &io_fd, &info);
 	if (r == 0 && (!info.logical_block_bytes || info.logical_block_bytes > BLOCK_BYTES_MAX)) {
 		close_fd(&io_fd);
 		r = -EOPNOTSUPP;
 	}
 	if (r < 0) {
+		close_fd(&backing_fd);
 		close_fd(&claim_fd);
 		if (r == -EOPNOTSUPP || r == -EINVAL)
 			return ter_fail(error, TER_ERR_NOT_SUPPORTED, "'%s' has a block size that Terrace cannot use.",
@@ -366,7 +414,7 @@ int ter_member_open(const char *path, unsigned flags, struct ter_member_fds *ret
 	}
 	if (flags & TER_OPEN_SHARED)
 		close_fd(&claim_fd);
-	*ret_fds = (struct ter_member_fds){.io_fd = io_fd, .claim_fd = claim_fd};
+	*ret_fds = (struct ter_member_fds){.io_fd = io_fd, .claim_fd = claim_fd, .backing_fd = backing_fd};
 	*ret_info = info;
 	return 0;
 }
@@ -374,5 +422,6 @@ int ter_member_open(const char *path, unsigned flags, struct ter_member_fds *ret
 void ter_member_close(struct ter_member_fds *fds)
 {
 	close_fd(&fds->io_fd);
+	close_fd(&fds->backing_fd);
 	close_fd(&fds->claim_fd);
 }

@@ -242,6 +242,11 @@ void ter_journal_halt(struct ter_journal *j, int r)
 	(void)stop_with(j, r); /* already stopped: the first error stays */
 }
 
+bool ter_journal_stopped(struct ter_journal *j)
+{
+	return atomic_load(&j->error) != 0;
+}
+
 static void end_tasks(struct ter_journal *j)
 {
 	struct ter_exec *exec = j->config.exec;

@@ -77,6 +77,7 @@ int ter_journal_start(const struct ter_journal_config *config, uint64_t next_seq
 void ter_journal_replay_done(struct ter_journal *journal);
 /* All pins are gone (caller flushed everything); writes a last flush entry, waits, ends the tasks. Returns the last sequence written in *ret_seq. */
 int ter_journal_stop(struct ter_journal *journal, uint64_t *ret_seq);
+bool ter_journal_stopped(struct ter_journal *journal); /* stopped, halted or failed: takes nothing any more */
 void ter_journal_halt(struct ter_journal *journal, int r); /* emergency: nothing more is written; everybody gets @r */
 void ter_journal_free(struct ter_journal *journal);        /* ends tasks if they run; NULL is fine */
 

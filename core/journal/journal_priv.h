@@ -209,6 +209,8 @@ struct ter_jscan {
 	uint64_t best_last_seq;  /* last_seq of the newest flush entry so far: what is older need not be remembered */
 	uint64_t best_seq, oldest_seen_seq;
 	bool unreadable;         /* some of it was */
+	bool end_unreadable;     /* where the ring goes on after the newest entry: there may be newer ones */
+	uint32_t failed_from, failed_to; /* bytes of the bucket read last that could not be read; failed_to 0: none */
 	int r;                   /* -ENOMEM */
 	struct ter_journal_ring_state *ring;
 	uint64_t ring_newest_seq;

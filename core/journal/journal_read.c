@@ -91,8 +91,10 @@ static int merge(struct reading *rd)
 {
 	size_t nr = 0;
 
-	for (unsigned i = 0; i < rd->scans_nr; i++)
+	for (unsigned i = 0; i < rd->scans_nr; i++) {
 		nr += rd->scan[i].found_nr;
+		rd->unreadable |= rd->scan[i].unreadable;
+	}
 	if (!nr)
 		return 0;
 	rd->found = ter_new_array(struct ter_jfound, nr);
@@ -108,7 +110,6 @@ static int merge(struct reading *rd)
 			rd->newest = scan->best_seq;
 			rd->last_seq = scan->best_last_seq;
 		}
-		rd->unreadable |= scan->unreadable;
 		if (scan->oldest_seen_seq && (!rd->replay->oldest_seen_seq || scan->oldest_seen_seq < rd->replay->oldest_seen_seq))
 			rd->replay->oldest_seen_seq = scan->oldest_seen_seq;
 	}
@@ -155,8 +156,36 @@ static int lost(struct reading *rd, uint64_t seq)
 		return ter_fail(rd->error, TER_ERR_DEGRADED,
 				"Journal entry %llu is on none of the members that are there; a missing member may hold it. Connect the missing member.",
 				(unsigned long long)seq);
+	if (rd->unreadable)
+		return ter_fail(rd->error, TER_ERR_IO,
+				"Journal entry %llu, which is needed to recover, cannot be read from any member. See the error counters of the devices.",
+				(unsigned long long)seq);
 	return ter_fail(rd->error, TER_ERR_CORRUPTED, "Journal entry %llu, which is needed to recover, is damaged or missing on every member.",
 			(unsigned long long)seq);
+}
+
+/*
+ * Entries newer than all that were found may stand where a member cannot be read. They do not matter as long as each set of members that an entry was ever written to has one that was
+ * read to its end.
+ */
+static int check_ends(struct reading *rd)
+{
+	uint64_t known = 0, unknown = 0;
+
+	for (unsigned i = 0; i < rd->scans_nr; i++)
+		*(rd->scan[i].end_unreadable ? &unknown : &known) |= 1ull << rd->scan[i].dev->idx;
+	for (unsigned i = 0; unknown && i < rd->sb->replicas_nr; i++) {
+		const struct ter_replicas_entry *set = &rd->sb->replicas[i];
+		uint64_t mask = 0;
+
+		for (unsigned d = 0; d < set->nr_devs; d++)
+			mask |= 1ull << set->devs[d];
+		if (set->data_type == TER_DATA_JOURNAL && !(mask & known) && (mask & unknown))
+			return ter_fail(rd->error, TER_ERR_IO,
+					"The journal on %s cannot be read to its end, and what was written last may be there only. See the error counters of the devices.",
+					rd->members->dev[ter_log2(mask & unknown)].bdev->path);
+	}
+	return 0;
 }
 
 static size_t group_end(const struct reading *rd, size_t i)
@@ -302,8 +331,10 @@ static int fetch(struct reading *rd, struct window *win, size_t first, size_t en
 		if (rd->found[i].valid && holds(rd, win, &rd->found[i]) && take(rd, win, &rd->found[i], memory, ret))
 			return 0;
 	for (size_t i = first; i < end && rd->found[i].valid; i++) {
-		if (fill(rd, win, i) < 0)
-			continue; /* counted as a read error */
+		if (fill(rd, win, i) < 0) {
+			rd->unreadable = true; /* counted as a read error */
+			continue;
+		}
 		if (take(rd, win, &rd->found[i], memory, ret))
 			return 0;
 		count_bad(rd, i);
@@ -356,6 +387,8 @@ static int read_all(struct reading *rd)
 		r = scan_all(rd);
 	if (r == 0)
 		r = merge(rd);
+	if (r == 0)
+		r = check_ends(rd);
 	if (r < 0)
 		return r;
 	if (rd->newest < rd->sb->journal_seq_clean)

@@ -114,8 +114,10 @@ static void note_valid(struct ter_jscan *scan, const struct ter_jfound *found, u
 }
 
 /* A device that cannot give all may give most. What it cannot give reads as nothing. */
-static void read_window(struct ter_jscan *scan, uint64_t offset_bytes, uint8_t *window, uint32_t bytes)
+static void read_window(struct ter_jscan *scan, uint64_t bucket_offset, uint32_t from, uint8_t *window, uint32_t bytes)
 {
+	const uint64_t offset_bytes = bucket_offset + from;
+
 	if (ter_dev_read(scan->dev, offset_bytes, window, bytes) == 0)
 		return;
 	for (uint32_t at = 0; at < bytes; at += PIECE_BYTES) {
@@ -125,6 +127,9 @@ static void read_window(struct ter_jscan *scan, uint64_t offset_bytes, uint8_t *
 			continue;
 		memset(window + at, 0, piece);
 		scan->unreadable = true;
+		if (!scan->failed_to)
+			scan->failed_from = from + at;
+		scan->failed_to = from + at + piece;
 	}
 }
 
@@ -173,12 +178,13 @@ static int scan_bucket(struct ter_jscan *scan, unsigned bucket, uint64_t bucket_
 {
 	uint32_t lb = scan->dev->bdev->info.logical_block_bytes;
 
+	scan->failed_from = scan->failed_to = 0;
 	for (uint32_t at = 0; at < scan->bucket_bytes;) {
 		uint32_t from = (uint32_t)ter_round_down(at, lb);
 		uint32_t end = (uint32_t)ter_min((uint64_t)scan->bucket_bytes, from + TER_JOURNAL_WINDOW_BYTES);
 		int64_t next;
 
-		read_window(scan, bucket_offset + from, window, end - from);
+		read_window(scan, bucket_offset, from, window, end - from);
 		next = scan_window(scan, bucket, bucket_offset, window, from, at, end);
 		if (next < 0)
 			return (int)next;
@@ -187,21 +193,55 @@ static int scan_bucket(struct ter_jscan *scan, unsigned bucket, uint64_t bucket_
 	return 0;
 }
 
-static int scan_ring(struct ter_jscan *scan)
+static uint64_t ring_offset(const struct ter_jscan *scan, unsigned bucket)
 {
-	_cleanup_free_ uint8_t *window = ter_malloc_aligned(ter_min((uint64_t)scan->bucket_bytes, TER_JOURNAL_WINDOW_BYTES), 65536);
-	unsigned bucket = 0;
+	unsigned i = 0;
 
-	if (!window)
-		return -ENOMEM;
-	for (unsigned i = 0; i < TER_JOURNAL_RANGES_MAX && scan->dev->journal[i].nr; i++)
-		for (uint64_t b = 0; b < scan->dev->journal[i].nr; b++, bucket++) {
-			int r = scan_bucket(scan, bucket, (scan->dev->journal[i].first + b) * scan->bucket_bytes, window);
+	while (bucket >= scan->dev->journal[i].nr)
+		bucket -= (unsigned)scan->dev->journal[i++].nr;
+	return (scan->dev->journal[i].first + bucket) * scan->bucket_bytes;
+}
+
+/*
+ * Part of the ring could not be read. Older entries that are missing are noticed by their numbers; newer ones than the newest would lie right behind it: in its bucket, at the beginning
+ * of the next one, or of the one after that, where a start that did not read the ring begins. What is there is read again, until it is known that there are none, or that it cannot be
+ * known.
+ */
+static int look_behind_newest(struct ter_jscan *scan, uint8_t *window)
+{
+	struct ter_journal_ring_state *ring = scan->ring;
+	uint64_t newest;
+
+	do {
+		const unsigned first = ring->cur;
+
+		newest = scan->ring_newest_seq;
+		scan->end_unreadable = !newest;
+		for (unsigned i = 0; i < ter_min(3u, ring->nr) && scan->ring_newest_seq == newest; i++) {
+			const unsigned bucket = (first + i) % ring->nr;
+			int r = scan_bucket(scan, bucket, ring_offset(scan, bucket), window);
 
 			if (r < 0)
 				return r;
+			scan->end_unreadable |= i ? scan->failed_to && scan->failed_from == 0 : scan->failed_to > ring->cur_end_bytes;
 		}
+	} while (scan->ring_newest_seq > newest);
 	return 0;
+}
+
+static int scan_ring(struct ter_jscan *scan)
+{
+	_cleanup_free_ uint8_t *window = ter_malloc_aligned(ter_min((uint64_t)scan->bucket_bytes, TER_JOURNAL_WINDOW_BYTES), 65536);
+
+	if (!window)
+		return -ENOMEM;
+	for (unsigned bucket = 0; bucket < scan->ring->nr; bucket++) {
+		int r = scan_bucket(scan, bucket, ring_offset(scan, bucket), window);
+
+		if (r < 0)
+			return r;
+	}
+	return scan->unreadable ? look_behind_newest(scan, window) : 0;
 }
 
 void ter_jscan_run_(void *arg)

@@ -65,20 +65,46 @@ static void add_alloc_finding(void *arg, const char *sentence)
 
 static int look(const struct ter_fsck_config *config, struct findings *f, ter_fsck_step_fn step, void *step_arg)
 {
-	int64_t r;
+	const uint64_t passes = config->passes ? config->passes : UINT64_MAX;
+	int64_t r = 0;
 
 	if (step && step(step_arg, "alloc", 0, 0) < 0)
 		return -ECANCELED;
-	r = ter_alloc_check(config->alloc, add_alloc_finding, f);
+	if (passes & TER_PASS_BIT(SPACE))
+		r = ter_alloc_check(config->alloc, add_alloc_finding, f);
 	if (r < 0)
 		return (int)r;
-	r = ter_fsck_pointers(config, add_finding, f, step, step_arg);
+	if (passes & (TER_PASS_BIT(NODES) | TER_PASS_BIT(POINTERS)))
+		r = ter_fsck_pointers(config, add_finding, f, step, step_arg);
 	if (r < 0)
 		return (int)r;
-	r = ter_vfs_check(config->vfs, add_finding, f, step, step_arg);
+	if (passes & TER_PASS_BIT(FILES))
+		r = ter_vfs_check(config->vfs, add_finding, f, step, step_arg);
 	if (r < 0)
 		return (int)r;
 	return f->no_memory ? -ENOMEM : 0;
+}
+
+/* A node that cannot be read is a finding like others, but what lies behind it was not looked at. */
+static int look_as_far_as_can_be(const struct ter_fsck_config *config, struct findings *f, ter_fsck_step_fn step, void *step_arg)
+{
+	const int r = look(config, f, step, step_arg);
+
+	if (r != -EBADMSG && r != -EUCLEAN)
+		return r;
+	add_finding(f, "nodes", "A node cannot be read. What it holds, and what was to be checked after it, is not known.");
+	return f->no_memory ? -ENOMEM : 0;
+}
+
+uint64_t ter_fsck_pass_of(const char *pass)
+{
+	if (!strcmp(pass, "nodes"))
+		return TER_PASS_BIT(NODES);
+	if (!strcmp(pass, "alloc"))
+		return TER_PASS_BIT(SPACE);
+	if (!strcmp(pass, "pointers"))
+		return TER_PASS_BIT(POINTERS);
+	return TER_PASS_BIT(FILES);
 }
 
 static bool seen_before(const struct findings *before, const struct finding *finding)
@@ -99,10 +125,10 @@ int64_t ter_fsck_run(const struct ter_fsck_config *config, ter_fsck_found_fn fou
 		if (config->settle)
 			r = config->settle(config->settle_arg);
 		if (r >= 0)
-			r = look(config, &now, step, step_arg);
+			r = look_as_far_as_can_be(config, &now, step, step_arg);
 		for (unsigned n = 0; r == -ERESTART && n < RESTARTS_MAX; n++) {
 			findings_clear(&now);
-			r = look(config, &now, step, step_arg);
+			r = look_as_far_as_can_be(config, &now, step, step_arg);
 		}
 		if (r < 0 || !now.total || (i && now.total > TER_FSCK_FINDINGS_MAX))
 			break;

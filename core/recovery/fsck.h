@@ -4,6 +4,7 @@
  *
  * Passes: nodes (structure of every btree; each node's backpointers), extents (decode, no overlap, backpointers, replicas and compression counters), alloc (alloc keys, free ranges,
  * need_discard, backpointers and member counters agree, in both directions), files (names, links, sizes, orphans).
+ * Which row of passes.h a finding belongs to: ter_fsck_pass_of().
  *
  * The pool may be in use: a contradiction is reported only when a second look, after everything was committed, finds the same sentence again.
  */
@@ -13,6 +14,7 @@
 #include "alloc/alloc.h"
 #include "data/data.h"
 #include "fs/vfs.h"
+#include "recovery/passes.h"
 
 #define TER_FSCK_FINDINGS_MAX 10000u /* more are counted, not kept */
 
@@ -23,6 +25,7 @@ struct ter_fsck_config {
 	struct ter_alloc *alloc;
 	struct ter_data *data;
 	struct ter_vfs *vfs;
+	uint64_t passes;          /* bits of passes.h: nodes (with pointers), space, pointers, files; 0: all */
 	int (*settle)(void *arg); /* commits what is in memory; NULL when read-only */
 	void *settle_arg;
 };
@@ -31,5 +34,8 @@ typedef int (*ter_fsck_step_fn)(void *arg, const char *phase, uint64_t done, uin
 
 /* Return: how many contradictions; -ECANCELED; another negative errno when something could not be read at all. */
 int64_t ter_fsck_run(const struct ter_fsck_config *config, ter_fsck_found_fn found, void *found_arg, ter_fsck_step_fn step, void *step_arg);
+
+/* Of a finding's pass name: its bit in passes.h. */
+uint64_t ter_fsck_pass_of(const char *pass);
 
 #endif

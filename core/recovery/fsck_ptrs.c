@@ -11,6 +11,7 @@
 
 #include "alloc/accounting.h"
 #include "alloc/alloc_format.h"
+#include "util/mem.h"
 
 #define BATCH_KEYS 256
 #define VAL_MAX TER_EXTENT_VAL_MAX
@@ -32,7 +33,9 @@ struct pass {
 	struct set_sum *sums;
 	unsigned sums_nr;
 	struct { int64_t extents, raw, stored; } compression[TER_ALGO_SLOTS_MAX + 1];
+	int64_t reserved, btree[TER_BTREE_NR][2];
 	int r; /* what stopped a callback */
+	bool structure; /* what is said is of nodes, not of pointers */
 	/* the batch of extents being looked at */
 	struct ter_extent extent[BATCH_KEYS];
 	struct ter_pos pos[BATCH_KEYS];
@@ -51,7 +54,7 @@ static void complain(struct pass *p, const char *fmt, ...)
 	va_end(ap);
 	p->contradictions++;
 	if (p->found)
-		p->found(p->found_arg, "pointers", text);
+		p->found(p->found_arg, p->structure ? "nodes" : "pointers", text);
 }
 
 static int add_sum(struct pass *p, const struct ter_replicas_entry *entry, int64_t sectors)
@@ -132,6 +135,8 @@ static int take_extent(void *arg, const struct ter_key *key)
 	if (key->pos.inode == p->last_end.inode && ter_key_start(key) < p->last_end.offset)
 		complain(p, "The extent at %s overlaps the one before it.", ter_pos_text(key->pos, at));
 	p->last_end = key->pos;
+	if (key->type == TER_KEY_RESERVATION)
+		p->reserved += key->size;
 	if (key->type != TER_KEY_EXTENT)
 		return 0;
 	if (ter_extent_decode(key, p->config->sb->sb, &p->extent[p->batch_nr]) < 0) {
@@ -151,7 +156,7 @@ static int check_extent(struct pass *p, struct ter_trans *trans, const struct te
 	int r;
 
 	for (unsigned i = 0; i < e->nr_ptrs; i++) {
-		r = check_ptr(p, trans, &who, e->ptr[i].dev, e->ptr[i].sector, e->ptr[i].gen, sectors, e->compression_slot ? e->live_offset : 0);
+		r = check_ptr(p, trans, &who, e->ptr[i].dev, e->ptr[i].sector, e->ptr[i].gen, sectors, e->live_offset);
 		if (r < 0)
 			return r;
 		if (!(e->ptr[i].flags & TER_PTR_CACHED))
@@ -216,6 +221,8 @@ static int take_node(void *arg, unsigned level, struct ter_pos max, const struct
 	}
 	ter_trans_exit(&trans);
 	sort_devs(&entry);
+	p->btree[n->btree][0] += ptrs->nr > 0;
+	p->btree[n->btree][1] += ptrs->nr ? sectors : 0;
 	if (r >= 0 && ptrs->nr)
 		r = add_sum(p, &entry, sectors);
 	return r;
@@ -227,9 +234,11 @@ static int check_nodes(struct pass *p)
 		struct node_arg arg = { .pass = p, .btree = (enum ter_btree_id)b };
 		const int r = ter_btree_walk_nodes(p->config->btrees, (enum ter_btree_id)b, take_node, &arg);
 
-		if (r == -EUCLEAN)
-			complain(p, "The structure of btree '%s' is damaged.", ter_btree_names[b]);
-		else if (r < 0)
+		if (r == -EUCLEAN || r == -EBADMSG) {
+			p->structure = true;
+			complain(p, r == -EUCLEAN ? "The structure of btree '%s' is damaged." : "A node of btree '%s' cannot be read.", ter_btree_names[b]);
+			p->structure = false;
+		} else if (r < 0)
 			return r;
 		if (p->step && p->step(p->step_arg, "nodes", b + 1, TER_BTREE_NR) < 0)
 			return -ECANCELED;
@@ -278,6 +287,44 @@ static int take_row(void *arg, const struct ter_key *key)
 	return 0;
 }
 
+static bool has_set(struct ter_sb_handle *sb, struct ter_pos pos)
+{
+	struct ter_replicas_entry entry;
+	bool has;
+
+	if (!ter_counter_parse_replicas(pos, &entry))
+		return false;
+	ter_lock_acquire(&sb->lock);
+	has = ter_sb_replicas_has(sb->sb, &entry);
+	ter_lock_release(&sb->lock);
+	return has;
+}
+
+/* Btrees, promised space, and the superblock's table of sets. */
+static int check_other_sums(struct pass *p)
+{
+	int64_t counters[TER_COUNTERS_MAX];
+	char at[64];
+	int r;
+
+	for (unsigned i = 0; i < p->sums_nr; i++)
+		if (p->sums[i].sectors && !has_set(p->config->sb, p->sums[i].pos))
+			complain(p, "The superblock does not name the set of members at %s, which holds %lld sectors.", ter_pos_text(p->sums[i].pos, at),
+				 (long long)p->sums[i].sectors);
+	for (unsigned b = 0; b < TER_BTREE_NR; b++) {
+		r = read_counter(p, ter_counter_btree((enum ter_btree_id)b), counters);
+		if (r < 0)
+			return r;
+		if (counters[0] != p->btree[b][0] || counters[1] != p->btree[b][1])
+			complain(p, "The counters of btree '%s' say %lld nodes and %lld sectors; there are %lld and %lld.", ter_btree_names[b], (long long)counters[0],
+				 (long long)counters[1], (long long)p->btree[b][0], (long long)p->btree[b][1]);
+	}
+	r = read_counter(p, ter_counter_reserved(), counters);
+	if (r >= 0 && counters[0] != p->reserved)
+		complain(p, "The counter of promised space says %lld sectors; the keys hold %lld.", (long long)counters[0], (long long)p->reserved);
+	return r;
+}
+
 static int check_sums(struct pass *p)
 {
 	int64_t counters[TER_COUNTERS_MAX];
@@ -309,23 +356,25 @@ static int check_sums(struct pass *p)
 				 (long long)counters[0], (long long)counters[1], (long long)counters[2], (long long)p->compression[slot].extents,
 				 (long long)p->compression[slot].raw, (long long)p->compression[slot].stored);
 	}
-	return 0;
+	return check_other_sums(p);
 }
 
 int64_t ter_fsck_pointers(const struct ter_fsck_config *config, ter_fsck_found_fn found, void *found_arg, ter_fsck_step_fn step, void *step_arg)
 {
-	struct pass *p = calloc(1, sizeof(*p));
+	struct pass *p = ter_new(struct pass);
 	int64_t r;
 
 	if (!p)
 		return -ENOMEM;
 	*p = (struct pass){ .config = config, .found = found, .found_arg = found_arg, .step = step, .step_arg = step_arg };
-	p->sums = calloc(TER_REPLICAS_ENTRIES_MAX, sizeof(p->sums[0]));
+	p->sums = ter_calloc(TER_REPLICAS_ENTRIES_MAX, sizeof(p->sums[0]));
 	r = p->sums ? check_nodes(p) : -ENOMEM;
-	if (r >= 0)
-		r = check_extents(p);
-	if (r >= 0)
-		r = check_sums(p);
+	if (!config->passes || config->passes & TER_PASS_BIT(POINTERS)) {
+		if (r >= 0)
+			r = check_extents(p);
+		if (r >= 0)
+			r = check_sums(p);
+	}
 	if (r >= 0)
 		r = p->contradictions;
 	free(p->sums);

@@ -2,7 +2,7 @@
 /*
  * Recovery: from what the journal holds to btrees, dirty data and counters as they were at the newest durable entry
  *
- * Passes, in this order; each is idempotent, so a cut during recovery only means that it is done again:
+ * Passes that replay (all passes: passes.h), in this order; each is idempotent, so a cut during recovery only means that it is done again:
  *
  *   roots     the newest ROOT record of each btree, in order of entries
  *   interior  keys of levels above 0, highest level first: after it every node that is reached is one of the final structure
@@ -24,12 +24,19 @@ struct ter_recovery_numbers {
 	uint64_t next_node_seq, next_inum; /* from CLOCK records; 0: none seen */
 };
 
-/* Passes roots, interior and leaves. */
-int ter_recovery_replay_keys(struct ter_btrees *btrees, const struct ter_journal_replay *replay, struct ter_recovery_numbers *numbers,
+/* Pass roots. *ret_keys: what the passes after it replay, sorted; references into @replay. */
+struct ter_recovery_keys;
+int ter_recovery_replay_roots(struct ter_btrees *btrees, const struct ter_journal_replay *replay, struct ter_recovery_numbers *numbers,
+			      struct ter_recovery_keys **ret_keys, struct ter_error *error);
+/* Pass interior (@least_level 1), then leaves (0). */
+typedef int (*ter_recovery_skipped)(void *arg, unsigned btree, unsigned level, const struct ter_key_disk *key);
+/* @skipped: told of a change whose node is damaged, which is then left out; NULL: that is an error. */
+int ter_recovery_replay_keys(struct ter_btrees *btrees, struct ter_recovery_keys *keys, unsigned least_level, ter_recovery_skipped skipped, void *arg,
 			     struct ter_error *error);
-/* Pass data. Files stay referenced by their dirty data only. */
+void ter_recovery_keys_free(struct ter_recovery_keys *keys); /* NULL is fine */
+/* Pass data. Files stay referenced by their dirty data only. @lost: told of data whose inode is damaged, which is left out; NULL: that is an error. */
 int ter_recovery_replay_data(struct ter_vfs *vfs, struct ter_data *data, const struct ter_journal_replay *replay, struct ter_recovery_numbers *numbers,
-			     struct ter_error *error);
+			     void (*lost)(void *arg, uint64_t inum, int r), void *arg, struct ter_error *error);
 /* CLOCK records only: the numbers are needed before the btrees exist. */
 int ter_recovery_read_clock(const struct ter_journal_replay *replay, struct ter_recovery_numbers *numbers, struct ter_error *error);
 

@@ -13,14 +13,16 @@ struct replay_key {
 	uint8_t btree, level;
 };
 
-struct key_list {
+struct ter_recovery_keys {
 	struct replay_key *keys;
-	size_t nr;
+	size_t nr, at; /* at: done before */
 };
 
-static void key_list_release(struct key_list *list)
+void ter_recovery_keys_free(struct ter_recovery_keys *list)
 {
-	free(list->keys);
+	if (list)
+		free(list->keys);
+	free(list);
 }
 
 static int corrupt(const struct ter_journal_entry *entry, const char *what, struct ter_error *error)
@@ -90,7 +92,7 @@ static int set_roots(struct ter_btrees *btrees, const struct ter_journal_replay 
 	return 0;
 }
 
-static int collect_keys(const struct ter_journal_replay *replay, uint64_t nr, struct key_list *list)
+static int collect_keys(const struct ter_journal_replay *replay, uint64_t nr, struct ter_recovery_keys *list)
 {
 	list->keys = nr ? ter_new_array(struct replay_key, nr) : NULL;
 	if (nr && !list->keys)
@@ -132,10 +134,10 @@ static bool same_place(const struct replay_key *a, const struct replay_key *b)
 	return a->level == b->level && a->btree == b->btree && ter_pos_cmp(ter_key_disk_pos(a->key), ter_key_disk_pos(b->key)) == 0;
 }
 
-int ter_recovery_replay_keys(struct ter_btrees *btrees, const struct ter_journal_replay *replay, struct ter_recovery_numbers *numbers,
-			     struct ter_error *error)
+int ter_recovery_replay_roots(struct ter_btrees *btrees, const struct ter_journal_replay *replay, struct ter_recovery_numbers *numbers,
+			      struct ter_recovery_keys **ret_keys, struct ter_error *error)
 {
-	_cleanup_(key_list_release) struct key_list list = { 0 };
+	struct ter_recovery_keys *list;
 	int r;
 
 	r = count_records(replay, numbers, error);
@@ -145,19 +147,33 @@ int ter_recovery_replay_keys(struct ter_btrees *btrees, const struct ter_journal
 	if (r < 0)
 		return r;
 	ter_btrees_read_roots(btrees);
-	r = collect_keys(replay, numbers->keys, &list);
-	if (r < 0)
+	list = ter_new(struct ter_recovery_keys);
+	r = list ? collect_keys(replay, numbers->keys, list) : -ENOMEM;
+	if (r < 0) {
+		ter_recovery_keys_free(list);
 		return ter_fail(error, TER_ERR_NO_MEMORY, "Not enough memory to replay %llu keys of the journal.",
 				(unsigned long long)numbers->keys);
-	if (list.nr)
-		qsort(list.keys, list.nr, sizeof(list.keys[0]), cmp_keys);
-	for (size_t i = 0; i < list.nr; i++) {
-		const struct replay_key *k = &list.keys[i];
+	}
+	if (list->nr)
+		qsort(list->keys, list->nr, sizeof(list->keys[0]), cmp_keys);
+	*ret_keys = list;
+	return 0;
+}
+
+int ter_recovery_replay_keys(struct ter_btrees *btrees, struct ter_recovery_keys *list, unsigned least_level, ter_recovery_skipped skipped, void *arg,
+			     struct ter_error *error)
+{
+	int r;
+
+	for (; list->at < list->nr && list->keys[list->at].level >= least_level; list->at++) {
+		const struct replay_key *k = &list->keys[list->at];
 		char text[64];
 
-		if (i + 1 < list.nr && same_place(k, &list.keys[i + 1]))
+		if (list->at + 1 < list->nr && same_place(k, &list->keys[list->at + 1]))
 			continue; /* a newer one follows */
 		r = ter_btrees_replay_key(btrees, k->btree, k->level, k->key);
+		if (skipped && (r == -EUCLEAN || r == -EBADMSG || r == -EIO))
+			r = skipped(arg, k->btree, k->level, k->key);
 		if (r < 0)
 			return ter_fail_errno(error, r, "The journal's change of btree '%s' at %s cannot be applied: %s.",
 					      ter_btree_names[k->btree], ter_pos_text(ter_key_disk_pos(k->key), text), strerror(-r));
@@ -185,8 +201,21 @@ int ter_recovery_read_clock(const struct ter_journal_replay *replay, struct ter_
 	return 0;
 }
 
+struct lost {
+	void (*fn)(void *arg, uint64_t inum, int r);
+	void *arg;
+};
+
+static int not_readable(uint64_t inum, int r, const struct lost *lost, struct ter_error *error)
+{
+	if (!lost->fn || (r != -EUCLEAN && r != -EBADMSG && r != -EIO))
+		return ter_fail_errno(error, r, "Inode %llu, whose data is in the journal, cannot be read.", (unsigned long long)inum);
+	lost->fn(lost->arg, inum, r);
+	return 0;
+}
+
 static int replay_one_data(struct ter_vfs *vfs, struct ter_data *data, const struct ter_journal_entry *entry, const struct ter_jrec *rec,
-			   struct ter_error *error)
+			   const struct lost *lost, struct ter_error *error)
 {
 	struct ter_jrec_data d;
 	struct ter_file *file;
@@ -198,14 +227,14 @@ static int replay_one_data(struct ter_vfs *vfs, struct ter_data *data, const str
 	if (r == -ENOENT)
 		return 0; /* deleted by a later entry */
 	if (r < 0)
-		return ter_fail_errno(error, r, "Inode %llu, whose data is in the journal, cannot be read.", (unsigned long long)d.inum);
+		return not_readable(d.inum, r, lost, error);
 	r = ter_file_replay_data(data, file, entry->seq, d.offset_bytes, d.data, d.bytes);
 	ter_vfs_replay_put(vfs, file);
 	return r < 0 ? ter_fail_errno(error, r, "Data of inode %llu in the journal cannot be taken back.", (unsigned long long)d.inum) : 0;
 }
 
 static int replay_one_done(struct ter_vfs *vfs, struct ter_data *data, const struct ter_journal_entry *entry, const struct ter_jrec *rec,
-			   struct ter_error *error)
+			   const struct lost *lost, struct ter_error *error)
 {
 	struct ter_jrec_data_done d;
 	struct ter_file *file;
@@ -217,15 +246,16 @@ static int replay_one_done(struct ter_vfs *vfs, struct ter_data *data, const str
 	if (r == -ENOENT)
 		return 0;
 	if (r < 0)
-		return ter_fail_errno(error, r, "Inode %llu, whose data is in the journal, cannot be read.", (unsigned long long)d.inum);
+		return not_readable(d.inum, r, lost, error);
 	ter_file_replay_done(data, file, d.from_bytes, d.to_bytes, d.upto_seq);
 	ter_vfs_replay_put(vfs, file);
 	return 0;
 }
 
 int ter_recovery_replay_data(struct ter_vfs *vfs, struct ter_data *data, const struct ter_journal_replay *replay, struct ter_recovery_numbers *numbers,
-			     struct ter_error *error)
+			     void (*lost)(void *arg, uint64_t inum, int r), void *arg, struct ter_error *error)
 {
+	const struct lost told = { lost, arg };
 	int r = 0;
 
 	if (!numbers->data_records)
@@ -237,9 +267,9 @@ int ter_recovery_replay_data(struct ter_vfs *vfs, struct ter_data *data, const s
 
 		while (r >= 0 && ter_jrec_next(entry, &pos, &rec)) {
 			if (rec.type == TER_JREC_DATA)
-				r = replay_one_data(vfs, data, entry, &rec, error);
+				r = replay_one_data(vfs, data, entry, &rec, &told, error);
 			else if (rec.type == TER_JREC_DATA_DONE)
-				r = replay_one_done(vfs, data, entry, &rec, error);
+				r = replay_one_done(vfs, data, entry, &rec, &told, error);
 		}
 		if (r < 0)
 			return r;

@@ -65,7 +65,7 @@ typedef struct { char s[TER_OPT_ALGO_MAX]; } ter_opt_algo;
 	x(17, gc_reserve_percent, uint8_t, TER_OPT_UINT, TER_OPT_FS, TER_OPT_FORMAT | TER_OPT_OPEN, 5, 20, 8, NULL, NULL, "%",              \
 	  N_("Share of space kept free for moving data"))                                                              \
 	x(18, errors, uint8_t, TER_OPT_ENUM, TER_OPT_FS, TER_OPT_FORMAT | TER_OPT_OPEN | TER_OPT_RUNTIME, 0, 2, 1, NULL, "continue,fix_safe,ro", "",      \
-	  N_("What to do when metadata is found damaged"))                                                             \
+	  N_("What to do when metadata is found damaged: continue, repair what loses nothing at the next start (fix_safe), or go read-only (ro)"))                                                             \
 	x(19, degraded, uint8_t, TER_OPT_ENUM, TER_OPT_FS, TER_OPT_FORMAT | TER_OPT_OPEN, 0, 3, 0, NULL, "ask,yes,very,no", "",              \
 	  N_("Whether to start with members missing: yes with redundancy missing, very with data missing"))            \
 	x(20, journal_size, uint64_t, TER_OPT_SIZE, TER_OPT_FS, TER_OPT_FORMAT, 0, 256 << 20, 0, NULL, NULL, "bytes",                     \

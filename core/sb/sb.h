@@ -88,6 +88,9 @@ struct ter_sb {
 	unsigned replicas_nr;
 	struct { uint64_t first, last; } blacklist[TER_BLACKLIST_MAX]; /* journal sequences that never were */
 	unsigned blacklist_nr;
+	/* Bits by the ids of recovery passes (recovery/passes.h); those that are not known are kept. */
+	uint64_t passes_required; /* to be run before the next read-write */
+	uint64_t passes_unfixed;  /* found errors that are still there */
 	/* sections of kinds we do not know, kept as they came (S6) */
 	void *unknown;
 	size_t unknown_bytes;

@@ -3,6 +3,9 @@
 #include <stdio.h>
 
 #include "sb/sb.h"
+#include "util/fault.h"
+
+TER_FAULT_POINT(fault_bind, "codec.bind", ELIBBAD, "the binding of an algorithm that a pool uses")
 
 static const char *kind_name(unsigned kind)
 {
@@ -48,6 +51,9 @@ int ter_sb_bind_algos(struct ter_sb *sb, const struct ter_codecs *codecs, struct
 
 		if (!slot->kind)
 			continue;
+		if (TER_FAULT(fault_bind) < 0)
+			return ter_fail(error, TER_ERR_FAULT_INJECTED, "Using the %s '%s' failed because a test asked for it.", kind_name(slot->kind),
+					slot->name);
 		algo = ter_codecs_by_uuid(codecs, slot->kind, slot->uuid);
 		if (!algo)
 			return fail_missing(slot, codecs, error);

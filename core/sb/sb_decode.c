@@ -368,6 +368,21 @@ static int parse_blacklist(struct decoder *dec, const uint8_t *body, size_t byte
 	return 0;
 }
 
+/* --- recovery --- */
+
+static int parse_recovery(struct decoder *dec, const uint8_t *body, size_t bytes)
+{
+	const struct ter_sb_recovery_disk *disk = (const void *)body;
+
+	if (!bytes)
+		return 0;
+	if (bytes != sizeof(*disk) || !is_zero(disk->zero, sizeof(disk->zero)))
+		return bad(dec, "the recovery section is malformed");
+	dec->sb->passes_required = ter_le64_get(disk->required);
+	dec->sb->passes_unfixed = ter_le64_get(disk->unfixed);
+	return 0;
+}
+
 /* --- walking the sections --- */
 
 static int keep_unknown_section(struct decoder *dec, const struct ter_sb_section_disk *section, size_t bytes)
@@ -388,7 +403,7 @@ static int parse_section(struct decoder *dec, const struct ter_sb_section_disk *
 	static int (*const parse[TER_SB_SECTION_NR])(struct decoder *dec, const uint8_t *body, size_t bytes) = {
 		[TER_SB_SECTION_MEMBERS] = parse_members,   [TER_SB_SECTION_OPTIONS] = parse_options,     [TER_SB_SECTION_ALGOS] = parse_algos,
 		[TER_SB_SECTION_REPLICAS] = parse_replicas, [TER_SB_SECTION_JOURNAL] = parse_journal,     [TER_SB_SECTION_CLEAN] = parse_clean,
-		[TER_SB_SECTION_BLACKLIST] = parse_blacklist,
+		[TER_SB_SECTION_BLACKLIST] = parse_blacklist, [TER_SB_SECTION_RECOVERY] = parse_recovery,
 	};
 	unsigned type = ter_le16_get(section->type);
 

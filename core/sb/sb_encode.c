@@ -219,6 +219,16 @@ static void put_blacklist(struct out *out, const struct ter_sb *sb)
 	section_end(out, at);
 }
 
+static void put_recovery(struct out *out, const struct ter_sb *sb)
+{
+	size_t at = section_begin(out, TER_SB_SECTION_RECOVERY);
+	struct ter_sb_recovery_disk *disk = put(out, sizeof(*disk));
+
+	disk->required = ter_le64_make(sb->passes_required);
+	disk->unfixed = ter_le64_make(sb->passes_unfixed);
+	section_end(out, at);
+}
+
 /* --- the whole --- */
 
 uint32_t ter_sb_checksum(const void *buf)
@@ -276,6 +286,8 @@ int ter_sb_encode(const struct ter_sb *sb, const struct ter_members *members, un
 	if (sb->clean)
 		put_clean(&out, sb);
 	put_blacklist(&out, sb);
+	if (sb->passes_required | sb->passes_unfixed)
+		put_recovery(&out, sb);
 	if (sb->unknown_bytes > TER_SB_BYTES_MAX - out.used)
 		out.full = true;
 	if (out.full)

@@ -77,6 +77,7 @@ enum ter_sb_section_type {
 	TER_SB_SECTION_JOURNAL = 5,
 	TER_SB_SECTION_CLEAN = 6,     /* exactly with TER_SB_FLAG_CLEAN */
 	TER_SB_SECTION_BLACKLIST = 7,
+	TER_SB_SECTION_RECOVERY = 8,
 	TER_SB_SECTION_NR,
 };
 
@@ -228,12 +229,23 @@ struct ter_sb_blacklist_disk {
 TER_DISK_SIZE(struct ter_sb_blacklist_disk, 0x10);
 TER_DISK_OFFSET(struct ter_sb_blacklist_disk, last, 8);
 
+/* RECOVERY: one; there only when a bit is set. Bits are ids of recovery passes (recovery/passes.h). */
+struct ter_sb_recovery_disk {
+	ter_le64 required; /* 0x00  passes to be run, and to find nothing, before the pool is written to again */
+	ter_le64 unfixed;  /* 0x08  passes that found errors which were not repaired */
+	uint8_t zero[48];  /* 0x10 */
+};
+TER_DISK_SIZE(struct ter_sb_recovery_disk, 0x40);
+TER_DISK_OFFSET(struct ter_sb_recovery_disk, unfixed, 8);
+TER_DISK_OFFSET(struct ter_sb_recovery_disk, zero, 0x10);
+
 /* The largest superblock without unknown parts fits. */
-_Static_assert(sizeof(struct ter_sb_disk) + 7 * sizeof(struct ter_sb_section_disk) + TER_DEVS_MAX * sizeof(struct ter_sb_member_disk) +
+_Static_assert(sizeof(struct ter_sb_disk) + 8 * sizeof(struct ter_sb_section_disk) + TER_DEVS_MAX * sizeof(struct ter_sb_member_disk) +
 		       TER_OPTION_ID_MAX * (sizeof(struct ter_sb_option_disk) + TER_OPT_ALGO_MAX) +
 		       TER_ALGO_SLOTS_MAX * sizeof(struct ter_sb_algo_disk) + TER_REPLICAS_ENTRIES_MAX * sizeof(struct ter_sb_replicas_disk) +
 		       TER_DEVS_MAX * TER_JOURNAL_RANGES_MAX * sizeof(struct ter_sb_journal_disk) + sizeof(struct ter_sb_clean_disk) +
-		       TER_BTREE_ROOTS_MAX * sizeof(struct ter_root_disk) + TER_BLACKLIST_MAX * sizeof(struct ter_sb_blacklist_disk) <=
+		       TER_BTREE_ROOTS_MAX * sizeof(struct ter_root_disk) + TER_BLACKLIST_MAX * sizeof(struct ter_sb_blacklist_disk) +
+		       sizeof(struct ter_sb_recovery_disk) <=
 	       TER_SB_BYTES_MAX, "room");
 
 /* --- for this room and the journal --- */

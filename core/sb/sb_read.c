@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Finding a device's superblock among its copies. */
 #include "sb/sb_format.h"
+#include "util/fault.h"
 #include "util/mem.h"
+
+TER_FAULT_POINT(fault_read, "sb.read", EIO, "the reading of one member's superblock")
 
 void ter_sb_copy_offsets(uint64_t bytes, uint64_t ret_offset[TER_SB_COPIES])
 {
@@ -167,6 +170,8 @@ int ter_sb_read(struct ter_exec *exec, struct ter_bdev *bdev, struct ter_sb_read
 	struct reader rd = { .bdev = bdev };
 	int r;
 
+	if (TER_FAULT(fault_read) < 0)
+		return ter_fail(error, TER_ERR_FAULT_INJECTED, "%s: reading the superblock failed because a test asked for it.", bdev->path);
 	if (bdev->info.bytes < TER_SB_AREA_BYTES + TER_SB_TAIL_BYTES + TER_SB_ALIGN)
 		return ter_fail_errno(error, -ENODATA, "%s is too small to be a member of a Terrace pool.", bdev->path);
 	if (bdev->info.logical_block_bytes > TER_SB_ALIGN)

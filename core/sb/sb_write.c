@@ -5,7 +5,10 @@
  * Members are worked on side by side: a step (read a copy, write a copy, flush) is submitted to all of them, then all are waited for.
  */
 #include "sb/sb_format.h"
+#include "util/fault.h"
 #include "util/mem.h"
+
+TER_FAULT_POINT(fault_write, "sb.write", EIO, "the writing of the superblock to all members")
 
 struct target {
 	struct ter_dev *dev;
@@ -349,6 +352,8 @@ static int write_locked(struct ter_sb_handle *handle, const struct ter_replicas_
 	ter_lock_release(&handle->lock);
 	if (emergency)
 		return ter_fail(error, TER_ERR_EMERGENCY_READ_ONLY, "The superblock is not written: the pool is read-only after an error.");
+	if (TER_FAULT(fault_write) < 0)
+		return ter_fail(error, TER_ERR_FAULT_INJECTED, "Writing the superblock failed because a test asked for it.");
 
 	r = prepare(&w, add);
 	if (r == 0) {

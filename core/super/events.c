@@ -5,11 +5,13 @@
 
 #include "super/super_priv.h"
 
+#define EMERGENCY_TEXT "The filesystem went read-only to protect what it holds: %s"
+
 const char *const ter_access_names[] = { "none", "rw", "ro", "emergency-ro" };
 
 void ter_super_event(struct ter_fs *fs, enum ter_event_kind kind, int dev_idx, uint64_t inum, int err, const char *fmt, ...)
 {
-	char text[TER_EVENT_TEXT_MAX];
+	char text[TER_ERROR_TEXT_MAX];
 	va_list ap;
 
 	va_start(ap, fmt);
@@ -55,8 +57,17 @@ void ter_super_on_dev_error(void *arg, struct ter_dev *dev, enum ter_dev_errkind
 		[TER_DEV_ERR_FLUSH] = "a flush failed",
 	};
 
-	ter_super_event(arg, TER_EVENT_DEVICE_ERROR, (int)dev->idx, 0, r, "%s: %s (%s). If this repeats, replace the device.", dev_path(dev),
-			what[kind], strerror(-r));
+	struct ter_fs *fs = arg;
+	char text[TER_EVENT_TEXT_MAX];
+	const char *advice = "If this repeats, replace the device.";
+
+	if (r == -ENOSPC && dev->bdev && dev->bdev->info.is_file)
+		advice = "Make room on the filesystem where this file lies, then sync.";
+	snprintf(text, sizeof(text), "%s: %s (%s). %s", dev_path(dev), what[kind], strerror(-r), advice);
+	ter_lock_acquire(&fs->status);
+	memcpy(fs->last_dev_error, text, sizeof(text));
+	ter_lock_release(&fs->status);
+	ter_super_event(fs, TER_EVENT_DEVICE_ERROR, (int)dev->idx, 0, r, "%s", text);
 }
 
 /* Damage in metadata: what the pool does about it is the option `errors`. */
@@ -65,14 +76,23 @@ void ter_super_on_btree_error(void *arg, int r, const char *text)
 	struct ter_fs *fs = arg;
 
 	ter_super_event(fs, TER_EVENT_DAMAGE, -1, 0, r, "%s", text);
-	if (fs->sb.sb->options.errors == TER_ERRORS_RO)
+	atomic_store(&fs->found_running, true);
+	if (fs->sb.sb->options.errors == TER_ERRORS_RO && !fs->repairing)
 		ter_fs_emergency(fs, text);
 }
 
+/* The journal's text says what it cannot do; the last device error before it is why. */
 void ter_super_on_journal_error(void *arg, int r, const char *text)
 {
+	char why[TER_EVENT_TEXT_MAX], reason[2 * TER_EVENT_TEXT_MAX];
+	struct ter_fs *fs = arg;
+
 	(void)r; /* the text says it */
-	ter_fs_emergency(arg, text);
+	ter_lock_acquire(&fs->status);
+	snprintf(why, sizeof(why), "%s", fs->last_dev_error);
+	ter_lock_release(&fs->status);
+	snprintf(reason, sizeof(reason), "%s%s%s", text, why[0] ? " " : "", why);
+	ter_fs_emergency(fs, reason);
 }
 
 void ter_super_on_degraded(void *arg, uint64_t seq, unsigned copies, unsigned wanted)
@@ -104,9 +124,12 @@ void ter_fs_emergency(struct ter_fs *fs, const char *reason)
 	fs->sb.emergency = true;
 	if (fs->journal)
 		ter_journal_halt(fs->journal, -EROFS);
+	if (fs->vfs)
+		ter_vfs_refuse_writes(fs->vfs); /* the journal goes on saying what stopped it */
 	ter_lock_acquire(&fs->status);
 	if (fs->access != TER_ACCESS_NONE)
 		fs->access = TER_ACCESS_EMERGENCY_RO;
+	snprintf(fs->emergency_reason, sizeof(fs->emergency_reason), EMERGENCY_TEXT, reason);
 	ter_lock_release(&fs->status);
-	ter_super_event(fs, TER_EVENT_EMERGENCY, -1, 0, -EROFS, "The filesystem went read-only to protect what it holds: %s", reason);
+	ter_super_event(fs, TER_EVENT_EMERGENCY, -1, 0, -EROFS, EMERGENCY_TEXT, reason);
 }

@@ -7,6 +7,7 @@
 
 #include "super/format_undo.h"
 #include "super/super_priv.h"
+#include "util/fault.h"
 #include "util/mem.h"
 #include "util/uuid.h"
 
@@ -21,6 +22,8 @@
 #define JOURNAL_SHARE 128 /* of a member */
 #define JOURNAL_BYTES_MAX TER_MIB(256)
 #define JOURNAL_BUCKETS_MIN 8ull
+
+TER_FAULT_POINT(fault_format, "super.format", EIO, "a format, its members checked and nothing written")
 
 struct format_dev {
 	const struct ter_format_dev *param;
@@ -58,30 +61,55 @@ static int check_params(struct format *f, struct ter_error *error)
 	if (replicas > p->devs_nr)
 		return ter_fail(error, TER_ERR_INSUFFICIENT_DEVICES, "%u copies need %u members; only %u were named.", replicas, replicas, p->devs_nr);
 	for (unsigned i = 0; i < p->devs_nr; i++) {
-		struct stat a, b;
+		struct ter_bdev_node a, b;
 
 		if (p->devs[i].label && !ter_label_valid(p->devs[i].label, error))
 			return -EINVAL;
 		for (unsigned k = 0; k < i; k++)
-			if (stat(p->devs[i].path, &a) == 0 && stat(p->devs[k].path, &b) == 0 &&
-			    (S_ISBLK(a.st_mode) ? S_ISBLK(b.st_mode) && a.st_rdev == b.st_rdev : a.st_dev == b.st_dev && a.st_ino == b.st_ino))
+			if (ter_bdev_node_of(p->devs[i].path, &a) == 0 && ter_bdev_node_of(p->devs[k].path, &b) == 0 && ter_bdev_node_same(&a, &b))
 				return ter_fail(error, TER_ERR_INVALID_ARGUMENT, "'%s' and '%s' are the same device. Name each device once.",
 						p->devs[k].path, p->devs[i].path);
 	}
 	return 0;
 }
 
-static int grow_file(struct format_dev *d, struct ter_error *error)
+/* Only once it is ours and may be overwritten. */
+static int grow_file(struct format_dev *d, bool dry_run, struct ter_error *error)
 {
-	struct stat st;
+	const uint64_t bytes = d->param->bytes;
+	struct ter_bdev_info *info = &d->bdev->info;
 
-	d->grown_from = UINT64_MAX;
-	if (!d->param->bytes || stat(d->param->path, &st) < 0 || !S_ISREG(st.st_mode) || (uint64_t)st.st_size >= d->param->bytes)
+	if (bytes <= info->bytes)
 		return 0;
-	if (truncate(d->param->path, (off_t)d->param->bytes) < 0)
-		return ter_fail_errno(error, -errno, "'%s' cannot be made %llu bytes long: %s.", d->param->path,
-				      (unsigned long long)d->param->bytes, strerror(errno));
-	d->grown_from = (uint64_t)st.st_size;
+	if (!info->is_file)
+		return ter_fail(error, TER_ERR_DEVICE_TOO_SMALL, "'%s' has %llu bytes, fewer than the %llu that were asked for.", d->param->path,
+				(unsigned long long)info->bytes, (unsigned long long)bytes);
+	if (!dry_run && truncate(d->param->path, (off_t)bytes) < 0)
+		return ter_fail_errno(error, -errno, "'%s' cannot be made %llu bytes long: %s.", d->param->path, (unsigned long long)bytes,
+				      strerror(errno));
+	if (!dry_run)
+		d->grown_from = info->bytes;
+	info->bytes = bytes;
+	return 0;
+}
+
+/* A superblock of ours that libblkid does not know: where there may be one and it cannot be read, that is said instead. */
+static int look_for_member(struct format *f, struct format_dev *d, char *signature, size_t bytes, struct ter_error *error)
+{
+	struct ter_sb_read_result read = { 0 };
+	struct ter_error why = { 0 };
+	int r;
+
+	r = ter_sb_read(f->env->exec, d->bdev, &read, &why);
+	if (r >= 0) {
+		ter_sb_free(read.sb);
+		free(read.members);
+	}
+	if (r == -ENODATA || r == -EINVAL)
+		return 0;
+	if (r == -ENOMEM || (r == -EIO && !f->params->force))
+		return ter_fail(error, why.kind, "%s", why.text);
+	snprintf(signature, bytes, "a Terrace filesystem");
 	return 0;
 }
 
@@ -98,11 +126,6 @@ static int open_devs(struct format *f, struct ter_error *error)
 		f->nr = i + 1;
 		if (d->param->path[0] != '/')
 			return ter_fail(error, TER_ERR_INVALID_ARGUMENT, "'%s' is not an absolute path.", d->param->path);
-		if (!f->params->dry_run) {
-			r = grow_file(d, error);
-			if (r < 0)
-				return r;
-		}
 		r = ter_bdev_open(f->env->io, d->param->path, 0, &d->bdev, error);
 		if (r < 0)
 			return r;
@@ -110,18 +133,15 @@ static int open_devs(struct format *f, struct ter_error *error)
 		if (r < 0)
 			return r;
 		if (!signature[0]) {
-			struct ter_sb_read_result read = { 0 };
-
-			r = ter_sb_read(f->env->exec, d->bdev, &read, NULL);
-			if (r != -ENODATA && r != -EINVAL)
-				snprintf(signature, sizeof(signature), "a Terrace filesystem");
-			if (r >= 0) {
-				ter_sb_free(read.sb);
-				free(read.members);
-			}
+			r = look_for_member(f, d, signature, sizeof(signature), error);
+			if (r < 0)
+				return r;
 		}
 		if (signature[0] && !f->params->force)
 			return ter_fail(error, TER_ERR_DEVICE_IN_USE, "'%s' already holds %s. To overwrite it: --force.", d->param->path, signature);
+		r = grow_file(d, f->params->dry_run, error);
+		if (r < 0)
+			return r;
 	}
 	return 0;
 }
@@ -353,6 +373,8 @@ int ter_fs_format(const struct ter_env *env, const struct ter_format_params *par
 		r = choose_sizes(&f, error);
 	if (r >= 0)
 		r = ter_options_check(&f.options, error);
+	if (r >= 0 && TER_FAULT(fault_format) < 0)
+		r = ter_fail(error, TER_ERR_FAULT_INJECTED, "The format failed because a test asked for it.");
 	if (r >= 0)
 		r = make_sb(&f, &sb, &members, error);
 	if (r < 0)

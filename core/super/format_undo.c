@@ -5,6 +5,7 @@
 #include "util/mem.h"
 
 #define ALIGN_BYTES TER_KIB(4)
+#define PUT_BACK_TRIES 3 /* a device that failed a write now and then shall not be left half formatted */
 
 /* What one write replaced; the read of it comes before the write. */
 struct saved {
@@ -170,7 +171,9 @@ int ter_undo_put_back(struct ter_undo *undo)
 	int r = 0, r2;
 
 	ter_list_for_each(saved, &undo->saves, link) {
-		r2 = ter_bdev_write(undo->inner, saved->bio.offset_bytes, saved->mem, saved->bio.bytes, 0);
+		r2 = -EIO;
+		for (unsigned i = 0; i < PUT_BACK_TRIES && r2 < 0; i++)
+			r2 = ter_bdev_write(undo->inner, saved->bio.offset_bytes, saved->mem, saved->bio.bytes, 0);
 		r = r < 0 ? r : r2;
 	}
 	r2 = ter_list_empty(&undo->saves) ? 0 : ter_bdev_flush(undo->inner);

@@ -16,6 +16,7 @@
 
 #include "alloc/alloc.h"
 #include "fs/vfs.h"
+#include "recovery/passes.h"
 #include "sb/options.h"
 #include "sb/sb.h"
 
@@ -48,6 +49,9 @@ struct ter_fs_event {
 	const char *text; /* a sentence without file names */
 };
 typedef void (*ter_fs_event_fn)(void *arg, struct ter_fs *fs, const struct ter_fs_event *event);
+
+/* Once a process, before anything else: checksums, hashes and keys are what the disk's format says. INTERNAL. */
+int ter_self_test(struct ter_error *error);
 
 /* --- a step that long work calls between two transactions; NULL job is fine --- */
 struct ter_job_ctl {
@@ -98,7 +102,8 @@ struct ter_open_params {
 	const char *const *paths; /* members found */
 	unsigned paths_nr;
 	int degraded;             /* TER_DEGRADED_*, -1: the option */
-	bool read_only;
+	bool read_only;           /* nothing is written to any member, not even what a crash left to be replayed: that is done in memory */
+	bool check;               /* all checks at start, before anything is written */
 	uint64_t memory_limit;    /* 0: the option */
 };
 /*
@@ -112,7 +117,8 @@ int ter_fs_start(struct ter_fs *fs, const struct ter_job_ctl *job, struct ter_er
 int ter_fs_stop(struct ter_fs *fs, struct ter_error *error);
 void ter_fs_close(struct ter_fs *fs); /* stops if needed; NULL is fine */
 
-int ter_fs_set_read_only(struct ter_fs *fs, bool read_only, struct ter_error *error); /* L4 without close; back to rw refused after an emergency */
+/* L4 without close; back to rw refused after an emergency. One that fails leaves the pool as it was; half-way, and with no way back, it is an emergency. */
+int ter_fs_set_read_only(struct ter_fs *fs, bool read_only, struct ter_error *error);
 void ter_fs_emergency(struct ter_fs *fs, const char *reason);
 int ter_fs_sync(struct ter_fs *fs); /* all acknowledged before is durable */
 
@@ -150,6 +156,10 @@ struct ter_fs_status {
 	struct ter_fs_usage usage;
 	uint64_t errors;           /* found since start */
 	char last_error[TER_ERROR_TEXT_MAX];
+	char emergency_reason[TER_ERROR_TEXT_MAX]; /* while access is EMERGENCY_RO; later errors do not replace it */
+	char why_read_only[TER_ERROR_TEXT_MAX]; /* "" unless it is read-only because of errors that were not repaired */
+	struct ter_pass_row pass[TER_PASS_NR];  /* of the last start, by id (recovery/passes.h) */
+	uint64_t passes_required, passes_unfixed;
 	char recovery[256];        /* what the last start did: "clean", "replayed 123 entries (4.5 MiB) in 0.2 s", … */
 	struct ter_options options;
 	struct ter_journal_stats journal;
@@ -164,6 +174,9 @@ unsigned ter_fs_get_missing(struct ter_fs *fs, struct ter_fs_device *ret, unsign
 struct ter_fs_compression_row { char name[TERRACE_NAME_MAX + 1]; uint64_t extents, raw_bytes, stored_bytes; };
 unsigned ter_fs_get_compression(struct ter_fs *fs, struct ter_fs_compression_row *ret, unsigned max);
 
+/* One line of the format's version and every option that is not at its default. Returns @buf. */
+const char *ter_fs_describe(struct ter_fs *fs, char *buf, size_t bytes);
+
 /* --- options at run time: checked, applied, and (persist) written to the superblock --- */
 int ter_fs_set_option(struct ter_fs *fs, const char *name, const char *text, bool persist, struct ter_error *error);
 int ter_fs_reset_option(struct ter_fs *fs, const char *name, struct ter_error *error);
@@ -175,5 +188,22 @@ struct ter_fsck_report {
 	void *arg;
 };
 int64_t ter_fs_fsck(struct ter_fs *fs, const struct ter_fsck_report *report, const struct ter_job_ctl *job, struct ter_error *error);
+
+/*
+ * Repair, of a pool that was opened for writing and not started: starts it, checks, repairs btrees, space and files (recovery/passes.h), and checks again. Nobody else may use it
+ * meanwhile. Afterwards it runs: end with ter_fs_stop(), which says "clean" only if nothing is left.
+ */
+struct ter_fs_repair_params {
+	/* @sentence: what is wrong and what will be done. > 0: do it; 0: leave it; a negative errno: stop. NULL: do everything. Waits as long as it likes. */
+	int (*want)(void *arg, const char *pass, const char *sentence);
+	void (*found)(void *arg, const char *pass, const char *sentence); /* what the first check says; NULL is fine */
+	void (*left)(void *arg, const char *pass, const char *sentence);  /* what the last one says */
+	void *arg;
+	uint64_t memory_bytes; /* of tables; 0: a default */
+};
+struct ter_fs_repaired {
+	uint64_t found, done, refused, left; /* contradictions at first; repairs done, and not wanted; contradictions at last */
+};
+int ter_fs_repair(struct ter_fs *fs, const struct ter_fs_repair_params *params, const struct ter_job_ctl *job, struct ter_fs_repaired *ret, struct ter_error *error);
 
 #endif

@@ -1,11 +1,16 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Assembling a pool: claim the members, believe the newest superblock, decide whether it may start. */
 #include <stdio.h>
-#include <sys/stat.h>
+#include <unistd.h>
 
 #include "super/super_priv.h"
+#include "util/fault.h"
 #include "util/mem.h"
 #include "util/uuid.h"
+
+TER_FAULT_POINT(fault_open, "super.open", EIO, "the opening of a filesystem, its members claimed")
+TER_FAULT_POINT(fault_alloc, "super.alloc", ENOMEM, "the making of a filesystem's object")
+TER_FAULT_POINT(fault_member, "super.member", EIO, "the taking in of one member")
 
 /* One member as found, before it is known whether it belongs. */
 struct found {
@@ -44,21 +49,26 @@ static bool same_node(const struct ter_bdev *a, const struct ter_bdev *b)
 /* Two names of one node would fail to open the second time with a message about another daemon: say what it is instead. */
 static int check_names(const char *const *paths, unsigned nr, struct ter_error *error)
 {
-	struct stat a, b;
+	struct ter_bdev_node a, b;
 
 	for (unsigned i = 0; i < nr; i++) {
-		if (stat(paths[i], &a) < 0)
+		if (ter_bdev_node_of(paths[i], &a) < 0)
 			continue; /* opening explains */
 		for (unsigned k = 0; k < i; k++) {
-			if (stat(paths[k], &b) < 0)
-				continue;
-			if (S_ISBLK(a.st_mode) ? S_ISBLK(b.st_mode) && a.st_rdev == b.st_rdev : a.st_dev == b.st_dev && a.st_ino == b.st_ino)
+			if (ter_bdev_node_of(paths[k], &b) == 0 && ter_bdev_node_same(&a, &b))
 				return ter_fail(error, TER_ERR_INVALID_ARGUMENT, strcmp(paths[i], paths[k]) ?
 						"'%s' and '%s' are the same device. Name each device once." :
 						"The device '%s' is named twice ('%s'). Name each device once.", paths[k], paths[i]);
 		}
 	}
 	return 0;
+}
+
+static int fail_no_member(const char *path, struct ter_error *error)
+{
+	ter_error_clear(error); /* reading explained it for those who look at any device */
+	return ter_fail(error, TER_ERR_DEVICE_FOREIGN, "'%s' is not a member of a Terrace filesystem. If it was one, it has lost its beginning or "
+			"became too small. Leave it out, or bring back what it held.", path);
 }
 
 static int claim_all(const struct ter_env *env, const struct ter_open_params *params, struct found_set *set, struct ter_error *error)
@@ -80,7 +90,7 @@ static int claim_all(const struct ter_env *env, const struct ter_open_params *pa
 		set->nr = i + 1;
 		r = ter_sb_read(env->exec, f->bdev, &f->read, error);
 		if (r == -ENODATA)
-			return ter_fail(error, TER_ERR_DEVICE_FOREIGN, "'%s' is not a member of a Terrace filesystem.", params->paths[i]);
+			return fail_no_member(params->paths[i], error);
 		if (r < 0)
 			return ter_fail_errno(error, r, "'%s': the superblock cannot be read.", params->paths[i]);
 	}
@@ -122,6 +132,8 @@ static int attach_all(struct found_set *set, unsigned best, struct ter_members *
 		const struct ter_dev *own = &f->read.members->dev[f->read.dev_idx];
 		struct ter_dev *dev = ter_member(members, f->read.dev_idx);
 
+		if (TER_FAULT(fault_member) < 0)
+			return ter_fail(error, TER_ERR_FAULT_INJECTED, "'%s': taking the member in failed because a test asked for it.", f->bdev->path);
 		if (!dev || memcmp(dev->uuid, own->uuid, 16)) {
 			if (i == best || set->nr == 1)
 				return ter_fail(error, TER_ERR_CORRUPTED, "'%s': the superblock does not list its own device.", f->bdev->path);
@@ -138,7 +150,8 @@ static int attach_all(struct found_set *set, unsigned best, struct ter_members *
 					"Start with the members of one side only.",
 					path_of(set, best, members), f->bdev->path);
 		if (f->bdev->info.bytes < dev->bytes)
-			return ter_fail(error, TER_ERR_DEVICE_TOO_SMALL, "'%s' has %llu bytes, but the member was made with %llu: it shrank.",
+			return ter_fail(error, TER_ERR_DEVICE_TOO_SMALL, "'%s' has %llu bytes, but the member was made with %llu: it shrank. "
+					"Leave it out, or bring back what it held.",
 					f->bdev->path, (unsigned long long)f->bdev->info.bytes, (unsigned long long)dev->bytes);
 		if (f->bdev->info.logical_block_bytes > sb->options.block_size)
 			return ter_fail(error, TER_ERR_BLOCK_SIZE_MISMATCH,
@@ -214,13 +227,14 @@ static int check_members(struct ter_fs *fs, int degraded, struct ter_error *erro
 
 struct ter_fs *ter_super_new(const struct ter_env *env, struct ter_sb *sb, struct ter_members *members)
 {
-	struct ter_fs *fs = ter_new(struct ter_fs);
+	struct ter_fs *fs = TER_FAULT(fault_alloc) < 0 ? NULL : ter_new(struct ter_fs);
 
 	if (!fs)
 		return NULL;
 	fs->env = *env;
 	ter_lock_init(&fs->life, TER_RANK_FS_STATE);
 	ter_lock_init(&fs->status, TER_RANK_LEAF);
+	ter_list_init(&fs->late_keys);
 	ter_lock_init(&fs->sb.lock, TER_RANK_SB);
 	ter_lock_init(&fs->sb.write_lock, TER_RANK_SB_WRITE);
 	fs->sb.exec = env->exec;
@@ -229,6 +243,17 @@ struct ter_fs *ter_super_new(const struct ter_env *env, struct ter_sb *sb, struc
 	members->on_error = ter_super_on_dev_error;
 	members->on_error_arg = fs;
 	return fs;
+}
+
+/*
+ * What a superblock says is no promise of this machine: the pool may come from a larger one, or from somebody who means harm. Tables are made for the whole limit at once. Who
+ * wants more says so at open.
+ */
+static uint64_t memory_for_one(void)
+{
+	const long pages = sysconf(_SC_PHYS_PAGES), page_bytes = sysconf(_SC_PAGESIZE);
+
+	return ter_max(pages > 0 && page_bytes > 0 ? (uint64_t)pages * (uint64_t)page_bytes / 2 : 0, TER_MIB(64));
 }
 
 int ter_fs_open(const struct ter_env *env, const struct ter_open_params *params, ter_fs_event_fn on_event, void *event_arg, struct ter_fs **ret_fs,
@@ -247,6 +272,8 @@ int ter_fs_open(const struct ter_env *env, const struct ter_open_params *params,
 	r = choose_newest(&set, &best, error);
 	if (r < 0)
 		return r;
+	if (TER_FAULT(fault_open) < 0)
+		return ter_fail(error, TER_ERR_FAULT_INJECTED, "Opening the filesystem failed because a test asked for it.");
 	if (!set.found[best].read.sb->initialized)
 		return ter_fail(error, TER_ERR_INCOMPLETE, "The format of this filesystem was interrupted. Format '%s' again with --force.",
 				set.found[best].bdev->path);
@@ -270,7 +297,8 @@ int ter_fs_open(const struct ter_env *env, const struct ter_open_params *params,
 	fs->on_event = on_event;
 	fs->event_arg = event_arg;
 	fs->read_only = fs->opened_read_only = params->read_only;
-	fs->memory_limit = params->memory_limit ? params->memory_limit : fs->sb.sb->options.memory_limit;
+	fs->check_first = params->check;
+	fs->memory_limit = params->memory_limit ? params->memory_limit : ter_min(fs->sb.sb->options.memory_limit, memory_for_one());
 	*ret_fs = fs;
 	return 0;
 }

@@ -6,6 +6,9 @@
 #include <unistd.h>
 
 #include "super/super_priv.h"
+#include "util/fault.h"
+
+TER_FAULT_POINT(fault_signature, "super.signature", EIO, "the look at what a device holds")
 
 static void close_probe(blkid_probe *probe)
 {
@@ -27,6 +30,8 @@ int ter_super_signature(const char *path, char *type, size_t type_bytes, struct 
 	int r;
 
 	type[0] = 0;
+	if (TER_FAULT(fault_signature) < 0)
+		return ter_fail(error, TER_ERR_FAULT_INJECTED, "Looking at what '%s' holds failed because a test asked for it.", path);
 	if (fd < 0)
 		return ter_fail_errno(error, -errno, "Cannot open '%s' to see what it holds: %s.", path, strerror(errno));
 	probe = blkid_new_probe();

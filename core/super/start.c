@@ -3,8 +3,10 @@
 #include <stdio.h>
 #include <sys/mman.h>
 
+#include "alloc/alloc_repair.h"
 #include "recovery/recovery.h"
 #include "super/super_priv.h"
+#include "util/fault.h"
 
 /* How memory_limit is divided; the rest is for request buffers and what has no cache of its own. */
 #define BTREE_CACHE_PERCENT 38
@@ -12,6 +14,20 @@
 #define INODE_CACHE_PERCENT 8
 
 #define FLUSH_PASSES_MAX 100
+
+TER_FAULT_POINT(fault_region, "mem.region", ENOMEM, "a region for buffers that survive a restart of the daemon")
+TER_FAULT_POINT(fault_start, "super.start", EIO, "the start of an opened filesystem")
+TER_FAULT_POINT(fault_read_write, "super.read_write", EIO, "going read-write, the superblock written")
+TER_FAULT_POINT(fault_read_only, "super.read_only", EIO, "going read-only, before anything is written back")
+TER_FAULT_POINT(fault_stop, "super.stop", EIO, "a clean stop, before anything is written back")
+
+/* 0, or -EIO with a sentence. */
+static int fail_on_request(struct ter_fault_point *point, struct ter_error *error)
+{
+	if (TER_FAULT(*point) < 0)
+		return ter_fail(error, TER_ERR_FAULT_INJECTED, "A test asked for the failure of %s.", point->help);
+	return 0;
+}
 
 static uint64_t percent_of(uint64_t bytes, unsigned percent)
 {
@@ -22,6 +38,8 @@ static int region_get(struct ter_fs *fs, const char *name, size_t bytes, struct 
 {
 	void *base;
 
+	if (TER_FAULT(fault_region) < 0)
+		return -ENOMEM;
 	bytes = ter_round_up(bytes, TER_KIB(4));
 	if (fs->env.region_get)
 		base = fs->env.region_get(fs->env.region_arg, name, bytes);
@@ -71,7 +89,7 @@ static void get_clock(void *arg, uint64_t *ret_next_node_seq, uint64_t *ret_next
 
 /* --- the rooms, bottom up --- */
 
-static int build_rooms(struct ter_fs *fs, const struct ter_recovery_numbers *numbers, struct ter_error *error)
+int ter_super_build_rooms(struct ter_fs *fs, const struct ter_recovery_numbers *numbers, struct ter_error *error)
 {
 	const struct ter_sb *sb = fs->sb.sb;
 	const struct ter_btrees_config btrees = {
@@ -100,7 +118,7 @@ static int build_rooms(struct ter_fs *fs, const struct ter_recovery_numbers *num
 	return 0;
 }
 
-static int build_upper_rooms(struct ter_fs *fs, const struct ter_recovery_numbers *numbers, struct ter_error *error)
+int ter_super_build_upper_rooms(struct ter_fs *fs, const struct ter_recovery_numbers *numbers, struct ter_error *error)
 {
 	const uint64_t next_inum = ter_max(numbers->next_inum, fs->sb.sb->next_inum);
 	const struct ter_data_config data = {
@@ -125,42 +143,7 @@ static int build_upper_rooms(struct ter_fs *fs, const struct ter_recovery_number
 	return 0;
 }
 
-/* --- recovery --- */
-
-/* *ret_replay stays NULL after a clean stop. */
-static int read_journal(struct ter_fs *fs, struct ter_journal_replay **ret_replay, uint64_t *ret_next_seq, struct ter_error *error)
-{
-	struct ter_sb *sb = fs->sb.sb;
-	int r;
-
-	if (sb->clean || fs->format) {
-		*ret_next_seq = sb->journal_seq_clean + 1;
-		return 0;
-	}
-	r = ter_journal_read(fs->env.exec, sb, fs->members, ret_replay, error);
-	if (r < 0)
-		return ter_fail_errno(error, r, "The journal cannot be read: %s.", strerror(-r));
-	if (!(*ret_replay)->nr)
-		return ter_fail(error, TER_ERR_CORRUPTED, "The filesystem was not stopped cleanly, and no member has a journal entry that is valid.");
-	*ret_next_seq = (*ret_replay)->next_seq;
-	return 0;
-}
-
-static int set_clean_roots(struct ter_fs *fs, struct ter_error *error)
-{
-	const struct ter_sb *sb = fs->sb.sb;
-	int r;
-
-	for (unsigned i = 0; i < TER_BTREE_ROOTS_MAX; i++) {
-		if (!sb->roots[i].present)
-			continue;
-		r = ter_btrees_set_root(fs->btrees, &sb->roots[i]);
-		if (r < 0)
-			return ter_fail_errno(error, r, "The superblock's root of btree %u is not usable.", sb->roots[i].btree);
-	}
-	ter_btrees_read_roots(fs->btrees);
-	return 0;
-}
+/* --- read-write --- */
 
 /* Sequences beyond the last durable entry never were (journal.h, J7): said in the superblock before a new one is written. */
 static void blacklist(struct ter_fs *fs, const struct ter_journal_replay *replay)
@@ -218,23 +201,25 @@ static int start_journal(struct ter_fs *fs, const struct ter_journal_replay *rep
 	ter_btrees_set_journal(fs->btrees, fs->journal);
 	ter_alloc_set_journal(fs->alloc, fs->journal);
 	ter_data_set_journal(fs->data, fs->journal);
-	ter_vfs_set_journal(fs->vfs, fs->journal, false);
+	/* Of a pool in use, writers come in when all that they need runs. */
+	ter_vfs_set_journal(fs->vfs, fs->journal, fs->state == TER_FS_RUNNING);
 	return 0;
 }
 
+/* Those that do not run. */
 static int start_tasks(struct ter_fs *fs, struct ter_error *error)
 {
 	int r;
 
-	r = ter_btrees_start(fs->btrees);
+	r = fs->btrees_run ? 0 : ter_btrees_start(fs->btrees);
 	if (r < 0)
 		return ter_fail_errno(error, r, "The btrees' tasks cannot be started: %s.", strerror(-r));
 	fs->btrees_run = true;
-	r = ter_alloc_start(fs->alloc);
+	r = fs->alloc_run ? 0 : ter_alloc_start(fs->alloc);
 	if (r < 0)
 		return ter_fail_errno(error, r, "The allocator's task cannot be started: %s.", strerror(-r));
 	fs->alloc_run = true;
-	r = ter_data_start(fs->data);
+	r = fs->data_run ? 0 : ter_data_start(fs->data);
 	if (r < 0)
 		return ter_fail_errno(error, r, "The write-back tasks cannot be started: %s.", strerror(-r));
 	fs->data_run = true;
@@ -256,7 +241,7 @@ static int init_fresh(struct ter_fs *fs, struct ter_error *error)
 	return r < 0 ? ter_fail_errno(error, r, "The root directory cannot be made: %s.", strerror(-r)) : 0;
 }
 
-static int go_read_write(struct ter_fs *fs, struct ter_journal_replay *replay, uint64_t next_seq, struct ter_error *error)
+int ter_super_go_read_write(struct ter_fs *fs, const struct ter_journal_replay *replay, uint64_t next_seq, struct ter_error *error)
 {
 	int r;
 
@@ -264,68 +249,26 @@ static int go_read_write(struct ter_fs *fs, struct ter_journal_replay *replay, u
 	r = mark_dirty(fs, error); /* L3 */
 	if (r < 0)
 		return ter_fail_errno(error, r, "The superblock cannot be written: %s.", strerror(-r));
+	r = fail_on_request(&fault_read_write, error);
+	if (r < 0)
+		return r;
 	r = start_journal(fs, replay, next_seq, error);
 	if (r < 0)
 		return r;
 	ter_journal_want_roots(fs->journal);
 	if (replay)
 		ter_btrees_replay_done(fs->btrees, replay->entry[0].seq);
+	if (fs->guarded) {
+		r = ter_alloc_repair_begin(fs->alloc); /* what free space says may be wrong: nothing is given out by it */
+		if (r < 0)
+			return ter_fail_errno(error, r, "The allocator cannot be made ready for repair: %s.", strerror(-r));
+	}
 	r = start_tasks(fs, error);
 	if (r < 0)
 		return r;
 	if (replay)
 		ter_journal_replay_done(fs->journal);
-	if (fs->format)
-		return init_fresh(fs, error);
-	r = ter_vfs_reap_orphans(fs->vfs);
-	return r < 0 ? ter_fail_errno(error, r, "Deleted files left by the last run cannot be removed: %s.", strerror(-r)) : 0;
-}
-
-static void note_recovery(struct ter_fs *fs, const struct ter_recovery_numbers *n, bool replayed, uint64_t start_ns)
-{
-	const double s = (double)(ter_mono_ns(fs->env.exec) - start_ns) / 1e9;
-
-	ter_lock_acquire(&fs->status);
-	if (replayed)
-		snprintf(fs->recovery, sizeof(fs->recovery), "replayed %llu journal entries (%llu keys, %.1f MiB) in %.2f s",
-			 (unsigned long long)n->entries, (unsigned long long)n->keys, (double)n->bytes / (1 << 20), s);
-	else
-		snprintf(fs->recovery, sizeof(fs->recovery), "was stopped cleanly");
-	ter_lock_release(&fs->status);
-}
-
-static int start_locked(struct ter_fs *fs, const struct ter_job_ctl *job, struct ter_error *error)
-{
-	struct ter_recovery_numbers numbers = { 0 };
-	struct ter_journal_replay *replay = NULL;
-	const uint64_t start_ns = ter_mono_ns(fs->env.exec);
-	uint64_t next_seq = 0;
-	int r;
-
-	r = read_journal(fs, &replay, &next_seq, error);
-	if (r >= 0 && replay)
-		r = ter_recovery_read_clock(replay, &numbers, error);
-	if (r >= 0)
-		r = build_rooms(fs, &numbers, error);
-	if (r >= 0 && job)
-		r = job->step(job->arg, "replay", 0, 0);
-	if (r >= 0 && !fs->format)
-		r = replay ? ter_recovery_replay_keys(fs->btrees, replay, &numbers, error) : set_clean_roots(fs, error);
-	if (r >= 0)
-		r = build_upper_rooms(fs, &numbers, error);
-	if (r >= 0 && replay)
-		r = ter_recovery_replay_data(fs->vfs, fs->data, replay, &numbers, error);
-	if (r >= 0) {
-		r = ter_alloc_load(fs->alloc);
-		if (r < 0)
-			ter_fail_errno(error, r, "The counters of space cannot be read: %s.", strerror(-r));
-	}
-	if (r >= 0 && !fs->read_only)
-		r = go_read_write(fs, replay, next_seq, error);
-	note_recovery(fs, &numbers, replay != NULL, start_ns);
-	/* A read-only start keeps replayed keys in its cache only; their bytes were copied into nodes and the dirty buffer. */
-	ter_journal_replay_free(replay);
-	return r < 0 ? ter_fail_errno(error, r, "The filesystem cannot be started: %s.", strerror(-r)) : 0;
+	return fs->format ? init_fresh(fs, error) : 0;
 }
 
 int ter_fs_start(struct ter_fs *fs, const struct ter_job_ctl *job, struct ter_error *error)
@@ -338,7 +281,9 @@ int ter_fs_start(struct ter_fs *fs, const struct ter_job_ctl *job, struct ter_er
 		return ter_fail(error, TER_ERR_ALREADY_RUNNING, "The filesystem was started already.");
 	}
 	ter_super_set_state(fs, TER_FS_STARTING, TER_ACCESS_NONE);
-	r = start_locked(fs, job, error);
+	r = fail_on_request(&fault_start, error);
+	if (r >= 0)
+		r = ter_super_recover(fs, job, error);
 	if (r < 0)
 		ter_super_set_state(fs, TER_FS_FAILED, TER_ACCESS_NONE);
 	else
@@ -375,6 +320,7 @@ static int write_clean_section(struct ter_fs *fs, uint64_t last_seq, struct ter_
 	struct ter_root roots[TER_BTREE_ROOTS_MAX] = { 0 };
 	const unsigned nr = ter_btrees_get_roots(fs->btrees, roots, TER_BTREE_ROOTS_MAX);
 	struct ter_sb *sb = fs->sb.sb;
+	int r;
 
 	ter_lock_acquire(&fs->sb.lock);
 	memset(sb->roots, 0, sizeof(sb->roots));
@@ -386,7 +332,13 @@ static int write_clean_section(struct ter_fs *fs, uint64_t last_seq, struct ter_
 	sb->clean = true;
 	sb->initialized = true;
 	ter_lock_release(&fs->sb.lock);
-	return ter_sb_write(&fs->sb, error);
+	r = ter_sb_write(&fs->sb, error);
+	if (r < 0) {
+		ter_lock_acquire(&fs->sb.lock);
+		sb->clean = false; /* as it stands on the members */
+		ter_lock_release(&fs->sb.lock);
+	}
+	return r;
 }
 
 static void flush_members(struct ter_fs *fs)
@@ -407,7 +359,7 @@ static int stop_with_journal(struct ter_fs *fs, struct ter_error *error)
 	if (r < 0)
 		return ter_fail_errno(error, r, "The journal cannot be closed: %s.", strerror(-r));
 	ter_journal_halt(fs->journal, -ESHUTDOWN);
-	if (fs->sb.sb->initialized)
+	if (fs->sb.sb->initialized && !fs->sb.sb->passes_required && !fs->sb.sb->passes_unfixed)
 		return 0;
 	ter_lock_acquire(&fs->sb.lock);
 	fs->sb.sb->initialized = true;
@@ -433,7 +385,9 @@ static int stop_clean(struct ter_fs *fs, struct ter_error *error)
 		return ter_fail_errno(error, r, "What is in memory cannot be written: %s.", strerror(-r));
 	ter_btrees_stop(fs->btrees);
 	fs->btrees_run = false;
-	if (r == 1)
+	/* What was found damaged and not repaired is checked before the next writing; until then nothing is called clean (passes.h, A1). */
+	ter_super_note_running_errors(fs);
+	if (r == 1 || fs->sb.sb->passes_required || fs->sb.sb->passes_unfixed)
 		return stop_with_journal(fs, error);
 	r = ter_journal_stop(fs->journal, &last_seq);
 	if (r < 0)
@@ -443,10 +397,20 @@ static int stop_clean(struct ter_fs *fs, struct ter_error *error)
 	return r < 0 ? ter_fail_errno(error, r, "The superblock cannot be written: %s.", strerror(-r)) : 0;
 }
 
+int ter_super_end_writing(struct ter_fs *fs, struct ter_error *error)
+{
+	return stop_clean(fs, error);
+}
+
 static void halt_tasks(struct ter_fs *fs)
 {
-	if (fs->journal)
+	uint64_t seq;
+
+	if (fs->journal) {
 		ter_journal_halt(fs->journal, -ESHUTDOWN);
+		/* Its reclaim may be at work in the rooms below: it ends while they, and their tasks, are there. */
+		(void)ter_journal_stop(fs->journal, &seq);
+	}
 	if (fs->data_run)
 		ter_data_stop(fs->data);
 	if (fs->alloc_run)
@@ -478,6 +442,8 @@ int ter_fs_stop(struct ter_fs *fs, struct ter_error *error)
 	if (fs->state == TER_FS_RUNNING) {
 		ter_super_set_state(fs, TER_FS_STOPPING, fs->access);
 		if (fs->access == TER_ACCESS_RW && !fs->emergency)
+			r = fail_on_request(&fault_stop, error);
+		if (r >= 0 && fs->access == TER_ACCESS_RW && !fs->emergency)
 			r = stop_clean(fs, error);
 	}
 	if (fs->state != TER_FS_STOPPED) {
@@ -500,6 +466,7 @@ void ter_fs_close(struct ter_fs *fs)
 	free(fs->members);
 	ter_lock_destroy(&fs->sb.lock);
 	ter_lock_destroy(&fs->sb.write_lock);
+	ter_super_forget_late(fs);
 	ter_lock_destroy(&fs->status);
 	ter_lock_destroy(&fs->life);
 	free(fs);
@@ -514,16 +481,40 @@ int ter_fs_sync(struct ter_fs *fs)
 	return fs->state == TER_FS_RUNNING ? ter_vfs_sync(fs->vfs) : -EINVAL;
 }
 
-/*
- * Read-only: everything is written and the superblock says clean; the rooms stay for reading. Read-write again: as at start, without replay.
- */
+/* --- read-only and back: everything is written and the superblock says clean, the rooms stay for reading; then as at start, without replay --- */
+
+static void drop_journal(struct ter_fs *fs)
+{
+	ter_btrees_set_journal(fs->btrees, NULL);
+	ter_alloc_set_journal(fs->alloc, NULL);
+	ter_data_set_journal(fs->data, NULL);
+	ter_vfs_set_journal(fs->vfs, NULL, true);
+	ter_journal_free(TAKE_PTR(fs->journal));
+	region_put(fs, &fs->journal_region);
+}
+
+/* A way to read-only that failed is gone back, as far as the journal still runs. */
+static void stay_read_write(struct ter_fs *fs)
+{
+	if (fs->emergency)
+		return; /* the journal failed, and has said so */
+	if (ter_journal_stopped(fs->journal) || start_tasks(fs, NULL) < 0) {
+		ter_fs_emergency(fs, "Going read-only failed half-way. What was acknowledged is safe. Stop it and start it again.");
+		return;
+	}
+	ter_vfs_set_journal(fs->vfs, fs->journal, false);
+}
+
 static int to_read_only(struct ter_fs *fs, struct ter_error *error)
 {
 	int r;
 
+	r = fail_on_request(&fault_read_only, error);
+	if (r < 0)
+		return r;
 	r = stop_clean(fs, error);
 	if (r < 0) {
-		ter_vfs_set_journal(fs->vfs, fs->journal, false);
+		stay_read_write(fs);
 		return r;
 	}
 	fs->read_only = true;
@@ -531,22 +522,47 @@ static int to_read_only(struct ter_fs *fs, struct ter_error *error)
 	return 0;
 }
 
+/* A way to read-write that failed: nothing was written but the superblock, which may be written again; or else. */
+static void stay_read_only(struct ter_fs *fs)
+{
+	if (fs->emergency)
+		return;
+	if (fs->journal) {
+		ter_fs_emergency(fs, "Going read-write failed half-way. Stop it and start it again.");
+		halt_tasks(fs);
+		return;
+	}
+	ter_lock_acquire(&fs->sb.lock);
+	fs->sb.sb->clean = true; /* the roots in it are those of now */
+	ter_lock_release(&fs->sb.lock);
+}
+
 static int to_read_write(struct ter_fs *fs, struct ter_error *error)
 {
 	const uint64_t next_seq = fs->sb.sb->journal_seq_clean + 1;
 	int r;
 
+	if (fs->sb.sb->passes_required || fs->sb.sb->passes_unfixed)
+		return ter_fail(error, TER_ERR_FSCK_REQUIRED, "%s", fs->why_read_only[0] ? fs->why_read_only :
+				"Errors were found and not repaired. Stop it, and repair it: terracectl fsck --repair");
 	if (!fs->sb.sb->clean)
 		return ter_fail(error, TER_ERR_NOT_SUPPORTED,
 				"The filesystem was started read-only after a crash. Stop it and start it again to write to it.");
 	if (fs->opened_read_only)
 		return ter_fail(error, TER_ERR_NOT_SUPPORTED,
 				"The filesystem's members were opened read-only. Stop it and start it again to write to it.");
-	ter_journal_free(TAKE_PTR(fs->journal));
-	region_put(fs, &fs->journal_region);
-	r = go_read_write(fs, NULL, next_seq, error);
-	if (r < 0)
+	drop_journal(fs);
+	r = ter_super_go_read_write(fs, NULL, next_seq, error);
+	if (r >= 0) {
+		r = ter_vfs_reap_orphans(fs->vfs);
+		if (r < 0)
+			ter_fail_errno(error, r, "Deleted files left by the last run cannot be removed: %s.", strerror(-r));
+	}
+	if (r < 0) {
+		stay_read_only(fs);
 		return r;
+	}
+	ter_vfs_set_journal(fs->vfs, fs->journal, false);
 	fs->read_only = false;
 	ter_super_set_state(fs, TER_FS_RUNNING, TER_ACCESS_RW);
 	return 0;
@@ -562,7 +578,7 @@ int ter_fs_set_read_only(struct ter_fs *fs, bool read_only, struct ter_error *er
 	else if (fs->emergency)
 		r = read_only ? 0 : ter_fail(error, TER_ERR_EMERGENCY_READ_ONLY,
 					     "The filesystem went read-only after an error: %s Stop it, check it, and start it again.",
-					     fs->last_error);
+					     fs->emergency_reason);
 	else if (read_only && fs->access == TER_ACCESS_RW)
 		r = to_read_only(fs, error);
 	else if (!read_only && fs->access == TER_ACCESS_RO)

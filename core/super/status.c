@@ -23,6 +23,8 @@ void ter_fs_get_status(struct ter_fs *fs, struct ter_fs_status *ret)
 	memcpy(ret->user_uuid, fs->sb.sb->user_uuid, 16);
 	snprintf(ret->label, sizeof(ret->label), "%s", fs->sb.sb->label);
 	ret->clean = fs->sb.sb->clean;
+	ret->passes_required = fs->sb.sb->passes_required;
+	ret->passes_unfixed = fs->sb.sb->passes_unfixed;
 	ret->version_major = fs->sb.sb->version_major;
 	ret->version_minor = fs->sb.sb->version_minor;
 	ret->created_ns = fs->sb.sb->created_ns;
@@ -41,6 +43,9 @@ void ter_fs_get_status(struct ter_fs *fs, struct ter_fs_status *ret)
 	ret->degraded = fs->degraded;
 	ret->errors = fs->errors;
 	snprintf(ret->last_error, sizeof(ret->last_error), "%s", fs->last_error);
+	snprintf(ret->emergency_reason, sizeof(ret->emergency_reason), "%s", fs->emergency_reason);
+	snprintf(ret->why_read_only, sizeof(ret->why_read_only), "%s", fs->why_read_only);
+	memcpy(ret->pass, fs->pass, sizeof(ret->pass));
 	snprintf(ret->recovery, sizeof(ret->recovery), "%s", fs->recovery);
 	ter_lock_release(&fs->status);
 
@@ -51,6 +56,26 @@ void ter_fs_get_status(struct ter_fs *fs, struct ter_fs_status *ret)
 	ter_data_get_stats(fs->data, &ret->data);
 	if (fs->journal)
 		ter_journal_get_stats(fs->journal, &ret->journal);
+}
+
+const char *ter_fs_describe(struct ter_fs *fs, char *buf, size_t bytes)
+{
+	struct ter_options options, defaults;
+	size_t used;
+
+	ter_lock_acquire(&fs->sb.lock);
+	options = fs->sb.sb->options;
+	used = (size_t)snprintf(buf, bytes, "format %u.%u", fs->sb.sb->version_major, fs->sb.sb->version_minor);
+	ter_lock_release(&fs->sb.lock);
+	ter_options_default(&defaults);
+	for (const struct ter_option_info *info = ter_option_table; info->name && used < bytes; info++) {
+		char text[TER_OPT_ALGO_MAX], def[TER_OPT_ALGO_MAX];
+
+		if (ter_option_get_text(&options, info, text, sizeof(text)) < 0 || ter_option_get_text(&defaults, info, def, sizeof(def)) < 0 || !strcmp(text, def))
+			continue;
+		used += (size_t)snprintf(buf + used, bytes - used, ", %s=%s", info->name, text);
+	}
+	return buf;
 }
 
 static void fill_device(struct ter_fs *fs, const struct ter_dev *dev, struct ter_fs_device *ret)

@@ -5,13 +5,21 @@
 
 #include <stdatomic.h>
 
+#include "recovery/fsck.h"
 #include "super/fs.h"
 
-#define TER_EVENT_TEXT_MAX 256
+#define TER_EVENT_TEXT_MAX 512
 
 struct ter_region {
 	void *base;
 	size_t bytes;
+};
+
+/* A change in the journal that could not be replayed, because its node cannot be read. */
+struct ter_super_late_key {
+	struct ter_list link;
+	enum ter_btree_id btree;
+	uint64_t key[]; /* as on disk */
 };
 
 struct ter_fs {
@@ -23,10 +31,19 @@ struct ter_fs {
 	struct ter_lock status; /* rank LEAF; guards what follows */
 	enum ter_fs_state state;
 	enum ter_access access;
-	char last_error[TER_ERROR_TEXT_MAX];
+	char last_error[TER_ERROR_TEXT_MAX], emergency_reason[TER_ERROR_TEXT_MAX];
+	char last_dev_error[TER_EVENT_TEXT_MAX]; /* a sentence that names the member */
 	char recovery[256];
 	uint64_t errors;
 
+	struct ter_pass_row pass[TER_PASS_NR];
+	char why_read_only[TER_ERROR_TEXT_MAX]; /* "": because it was asked to be */
+
+	bool check_first;        /* all checks before it is written to, whatever the superblock says */
+	bool repairing;          /* started for ter_fs_repair(): bits do not count, damage does not end it, nothing is reaped */
+	struct ter_list late_keys; /* for ter_super_replay_late() */
+	bool guarded;            /* goes read-write with the allocator guarded */
+	_Atomic bool found_running; /* damage in metadata was met since start */
 	bool degraded;           /* members missing since open */
 	bool format;             /* first start, from format */
 	bool read_only;          /* as it runs now */
@@ -53,6 +70,22 @@ void ter_super_on_btree_error(void *arg, int r, const char *text);
 void ter_super_on_journal_error(void *arg, int r, const char *text);
 void ter_super_on_degraded(void *arg, uint64_t seq, unsigned copies, unsigned wanted);
 void ter_super_on_damage(void *arg, unsigned dev_idx, uint64_t inum, uint64_t offset_bytes, bool repaired);
+
+/* recover.c */
+struct ter_recovery_numbers;
+int ter_super_recover(struct ter_fs *fs, const struct ter_job_ctl *job, struct ter_error *error);
+struct ter_fsck_config ter_super_fsck_config(struct ter_fs *fs);
+/* Bits of passes in the superblock in memory: of those @checked, @found are left. */
+void ter_super_note_passes(struct ter_fs *fs, uint64_t checked, uint64_t found);
+void ter_super_note_running_errors(struct ter_fs *fs);
+int ter_super_replay_late(struct ter_fs *fs); /* once nodes are repaired */
+void ter_super_forget_late(struct ter_fs *fs);
+
+/* start.c */
+int ter_super_build_rooms(struct ter_fs *fs, const struct ter_recovery_numbers *numbers, struct ter_error *error);
+int ter_super_build_upper_rooms(struct ter_fs *fs, const struct ter_recovery_numbers *numbers, struct ter_error *error);
+int ter_super_go_read_write(struct ter_fs *fs, const struct ter_journal_replay *replay, uint64_t next_seq, struct ter_error *error);
+int ter_super_end_writing(struct ter_fs *fs, struct ter_error *error); /* L4, the rooms stay for reading */
 
 /* open.c */
 struct ter_fs *ter_super_new(const struct ter_env *env, struct ter_sb *sb, struct ter_members *members);

@@ -4,6 +4,12 @@
 
 #include <stdio.h>
 
+#include "util/fault.h"
+
+TER_FAULT_POINT(fault_add, "codec.add", ELIBBAD, "the registration of a plugin's algorithm")
+TER_FAULT_POINT(fault_compress, "codec.compress", ENOSPC, "a compression, which then does not fit")
+TER_FAULT_POINT(fault_decompress, "codec.decompress", EBADMSG, "a decompression")
+
 #define LEVEL_DIGITS_MAX 9 /* fits an int whatever the digits */
 
 /* --- registry --- */
@@ -66,6 +72,11 @@ static bool algo_valid(const struct terrace_algo *algo)
 
 int ter_codecs_add(struct ter_codecs *codecs, const struct terrace_algo *algo)
 {
+	int r;
+
+	r = TER_FAULT(fault_add);
+	if (r < 0)
+		return r;
 	if (!algo_valid(algo))
 		return -EINVAL;
 	if (ter_codecs_by_name(codecs, algo->kind, algo->name) || ter_codecs_by_uuid(codecs, algo->kind, algo->uuid))
@@ -133,6 +144,19 @@ void ter_algos_digestv(const struct ter_algos *algos, unsigned slot, const struc
 	memset(out, 0, TER_DIGEST_MAX);
 	if (checksum)
 		checksum->digest(out, iov, iov_nr, NULL, NULL);
+}
+
+size_t ter_codec_compress(const struct terrace_compression *algo, void *dst, size_t cap, const void *src, size_t n, int level, void *scratch)
+{
+	return TER_FAULT(fault_compress) < 0 ? 0 : algo->compress(dst, cap, src, n, level, scratch);
+}
+
+int ter_codec_decompress(const struct terrace_compression *algo, void *dst, size_t exact, const void *src, size_t n, void *scratch)
+{
+	int r;
+
+	r = TER_FAULT(fault_decompress);
+	return r < 0 ? r : algo->decompress(dst, exact, src, n, scratch);
 }
 
 /* --- the option "compression" --- */

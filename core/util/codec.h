@@ -50,6 +50,13 @@ void ter_algos_digest(const struct ter_algos *algos, unsigned slot, const void *
 void ter_algos_digestv(const struct ter_algos *algos, unsigned slot, const struct iovec *iov, unsigned iov_nr, uint8_t out[TER_DIGEST_MAX]);
 
 /*
+ * The calls into a plugin that can fail, behind the fault points "codec.compress" (the data does not fit, and is stored as it is) and "codec.decompress". As in
+ * terrace-plugin.h; decompress: 0 or a negative errno.
+ */
+size_t ter_codec_compress(const struct terrace_compression *algo, void *dst, size_t cap, const void *src, size_t n, int level, void *scratch);
+int ter_codec_decompress(const struct terrace_compression *algo, void *dst, size_t exact, const void *src, size_t n, void *scratch);
+
+/*
  * "name" or "name:level" as in the option `compression`; "none" gives slot name "none". Splits and checks against the registry.
  * INVALID_OPTION (level out of range, malformed), PLUGIN_MISSING (naming it and what is there).
  */

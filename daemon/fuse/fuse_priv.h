@@ -113,6 +113,9 @@ extern const struct fuse_lowlevel_ops td_ops;
 /* Requests that libfuse 3.14 does not know. True: answered (or deferred). */
 bool td_ops_raw(struct td_session *s, const struct fuse_in_header *in, size_t bytes);
 
+/* request.c */
+bool td_request_fits(const struct td_session *s, const struct fuse_in_header *in, size_t bytes); /* @bytes: at least the header */
+
 /* session.c */
 void td_process(struct td_session *s, const void *request, size_t bytes, struct td_ring_entry *entry, bool nowait, bool *ret_deferred);
 void td_session_ended(struct td_session *s);

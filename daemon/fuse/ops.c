@@ -146,6 +146,9 @@ bool td_ops_raw(struct td_session *s, const struct fuse_in_header *in, size_t by
 		return td_raw_tmpfile(s, in, bytes);
 	case FUSE_SYNCFS:
 		return td_raw_syncfs(s, in, bytes);
+	case FUSE_INTERRUPT:    /* nothing of ours can be interrupted; libfuse would keep it, also for a request that was answered, and never free it */
+	case FUSE_NOTIFY_REPLY: /* nothing was asked; libfuse would lose the memory */
+		return true;
 	default:
 		return false;
 	}

@@ -93,11 +93,25 @@ ssize_t td_reply_raw(struct td_session *s, uint64_t unique, int error, const voi
 
 /* --- requests --- */
 
+static void refuse(struct td_session *s, const struct fuse_in_header *in, struct td_ring_entry *entry)
+{
+	if (in->opcode == FUSE_FORGET || in->opcode == FUSE_BATCH_FORGET || in->opcode == FUSE_INTERRUPT || in->opcode == FUSE_NOTIFY_REPLY)
+		return; /* has no answer */
+	reply_entry = entry;
+	td_reply_raw(s, in->unique, EINVAL, NULL, 0);
+	reply_entry = NULL;
+}
+
 void td_process(struct td_session *s, const void *request, size_t bytes, struct td_ring_entry *entry, bool nowait, bool *ret_deferred)
 {
 	struct td_call call = { .session = s, .in = request, .bytes = bytes, .entry = entry, .nowait = nowait };
 	const struct fuse_buf buf = { .mem = (void *)request, .size = bytes };
 
+	*ret_deferred = false;
+	if (!td_request_fits(s, call.in, bytes)) {
+		refuse(s, call.in, entry);
+		return;
+	}
 	if (call.in->opcode == FUSE_INIT && !s->init_done) {
 		const struct fuse_init_in *in = (const void *)(call.in + 1);
 

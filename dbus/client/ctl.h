@@ -31,7 +31,7 @@ enum { CTL_OK, CTL_FAILED, CTL_USAGE, CTL_NOT_AUTHORISED, CTL_DEGRADED };
 
 struct ctl {
 	sd_bus *bus;
-	bool json, quiet, force, lazy, no_ask;
+	bool json, quiet, force, lazy, no_ask, repair;
 	const char *label, *degraded, *compression, *checksum, *options; /* NULL: not given */
 	unsigned replicas;
 	bool read_only;
@@ -42,6 +42,8 @@ enum ctl_bus_choice { CTL_BUS_AUTO, CTL_BUS_SYSTEM, CTL_BUS_SESSION };
 int ctl_connect(struct ctl *ctl, enum ctl_bus_choice choice, const char *address); /* an exit code */
 int ctl_error(const sd_bus_error *error, int r);                                   /* prints one line; returns the exit code */
 int ctl_fail(const char *fmt, ...) __attribute__((format(printf, 1, 2)));          /* prints; CTL_FAILED */
+void ctl_warn(const char *text);                                                   /* prints one line */
+int ctl_check_text(const char *text);                                              /* CTL_OK, or prints why the bus cannot carry it */
 /* A method call that may take long. *ret_reply is the caller's. Return: an exit code. */
 int ctl_call(struct ctl *ctl, const char *path, const char *interface, const char *member, sd_bus_message **ret_reply, const char *types, ...);
 int ctl_call_message(struct ctl *ctl, sd_bus_message *message, sd_bus_message **ret_reply);
@@ -53,7 +55,7 @@ int ctl_call_job(struct ctl *ctl, sd_bus_message *message, sd_bus_message **ret_
 /* "label", UUID, member's path -> object path (the caller frees). */
 int ctl_resolve(struct ctl *ctl, const char *pool, char **ret_path);
 int ctl_get_string(struct ctl *ctl, const char *path, const char *interface, const char *property, char **ret);
-char *ctl_absolute(const char *path); /* of what exists; else as given. The caller frees */
+char *ctl_absolute(const char *path); /* without links where it exists. The caller frees */
 
 /* --- commands: argv without the command's name; an exit code --- */
 int ctl_cmd_format(struct ctl *ctl, int argc, char **argv);

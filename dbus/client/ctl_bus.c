@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Talking to the daemon: connection, calls, errors, jobs. */
 #include "ctl.h"
+#include "util/utf8.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -14,16 +15,51 @@
 #define WAIT_SECONDS 1u                    /* of a job, between two looks at its progress */
 #define ERROR_PREFIX CTL_NAME ".Error."
 
+/* One line, whatever names are in it: what would move the cursor, or is no text, is shown as \xNN. */
+static void print_line(const char *prefix, const char *text)
+{
+	const bool utf8 = ter_utf8_valid(text, strlen(text));
+
+	fprintf(stderr, "terracectl: %s", prefix);
+	for (const unsigned char *s = (const unsigned char *)text; *s; s++) {
+		if (*s < 0x20 || *s == 0x7f || (*s >= 0x80 && !utf8))
+			fprintf(stderr, "\\x%02x", *s);
+		else
+			fputc(*s, stderr);
+	}
+	fputc('\n', stderr);
+}
+
+static void print_formatted(const char *prefix, const char *fmt, va_list ap)
+{
+	char *text = NULL;
+
+	if (vasprintf(&text, fmt, ap) < 0)
+		text = NULL;
+	print_line(prefix, text ? text : strerror(ENOMEM));
+	free(text);
+}
+
 int ctl_fail(const char *fmt, ...)
 {
 	va_list ap;
 
 	va_start(ap, fmt);
-	fprintf(stderr, "terracectl: ");
-	vfprintf(stderr, fmt, ap);
-	fprintf(stderr, "\n");
+	print_formatted("", fmt, ap);
 	va_end(ap);
 	return CTL_FAILED;
+}
+
+void ctl_warn(const char *text)
+{
+	print_line(_("warning: "), text);
+}
+
+int ctl_check_text(const char *text)
+{
+	if (ter_utf8_valid(text, strlen(text)))
+		return CTL_OK;
+	return ctl_fail(_("'%s' is not valid UTF-8, and the bus carries no other names. Choose another name, or a link that has one."), text);
 }
 
 int ctl_error(const sd_bus_error *error, int r)
@@ -33,9 +69,9 @@ int ctl_error(const sd_bus_error *error, int r)
 	if (strcmp(name, SD_BUS_ERROR_SERVICE_UNKNOWN) == 0 || strcmp(name, SD_BUS_ERROR_NAME_HAS_NO_OWNER) == 0)
 		return ctl_fail(_("The daemon terraced is not running on this bus."));
 	if (error && error->message)
-		fprintf(stderr, "terracectl: %s\n", error->message);
+		print_line("", error->message);
 	else
-		fprintf(stderr, "terracectl: %s\n", strerror(r < 0 ? -r : r));
+		print_line("", strerror(r < 0 ? -r : r));
 	if (strncmp(name, ERROR_PREFIX "NotAuthorized", strlen(ERROR_PREFIX "NotAuthorized")) == 0 || strcmp(name, SD_BUS_ERROR_ACCESS_DENIED) == 0)
 		return CTL_NOT_AUTHORISED;
 	return CTL_FAILED;
@@ -255,8 +291,14 @@ int ctl_call_job(struct ctl *ctl, sd_bus_message *message, sd_bus_message **ret_
 
 char *ctl_absolute(const char *path)
 {
-	char *full = realpath(path, NULL);
+	char *full = realpath(path, NULL), *cwd = NULL;
 
+	if (full || path[0] == '/' || !path[0])
+		return full ? full : strdup(path);
+	cwd = getcwd(NULL, 0);
+	if (cwd && asprintf(&full, "%s/%s", cwd, path) < 0)
+		full = NULL;
+	free(cwd);
 	return full ? full : strdup(path);
 }
 

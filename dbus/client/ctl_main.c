@@ -3,6 +3,7 @@
 #include "ctl.h"
 
 #include <getopt.h>
+#include <limits.h>
 #include <locale.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,7 +22,7 @@ static const struct command {
 	{ "stop", "POOL", 1, 1, ctl_cmd_stop, N_("Stop a filesystem cleanly") },
 	{ "status", "[POOL]", 0, 1, ctl_cmd_status, N_("Show filesystems, their members, state and usage") },
 	{ "sync", "POOL", 1, 1, ctl_cmd_sync, N_("Commit everything written so far") },
-	{ "fsck", "POOL", 1, 1, ctl_cmd_fsck, N_("Check every relation a filesystem keeps, changing nothing") },
+	{ "fsck", "POOL", 1, 1, ctl_cmd_fsck, N_("Check every relation a filesystem keeps, or repair it") },
 	{ "damaged", "POOL [FILE…]", 1, -1, ctl_cmd_damaged, N_("List files that lost data, or say that these are good again") },
 	{ "options", "POOL [NAME[=VALUE]]…", 1, -1, ctl_cmd_options, N_("Show or set options") },
 };
@@ -46,6 +47,8 @@ static void print_help(void)
 		 "  --degraded=WHEN        start, mount: ask, yes, very or no\n"
 		 "  --read-only            start, mount: change nothing\n"
 		 "  --lazy                 unmount: even when in use\n"
+		 "  -n                     fsck: change nothing (the default)\n"
+		 "  -y, --repair           fsck: repair what is found; the filesystem must be stopped\n"
 		 "\nExit codes: 0 success, 1 failed, 2 wrong usage, 3 not authorised, 4 degraded (status).\n"));
 }
 
@@ -68,7 +71,7 @@ static int usage(const char *fmt, const char *what)
 int main(int argc, char **argv)
 {
 	enum { SYSTEM = 256, SESSION, ADDRESS, JSON, QUIET, NO_ASK, LABEL, REPLICAS, COMPRESSION, CHECKSUM, OPTIONS, FORCE, DEGRADED, READ_ONLY, LAZY,
-	       VERSION, HELP };
+	       REPAIR, VERSION, HELP };
 	static const struct option options[] = {
 		{ "system", no_argument, NULL, SYSTEM },
 		{ "session", no_argument, NULL, SESSION },
@@ -86,6 +89,7 @@ int main(int argc, char **argv)
 		{ "degraded", required_argument, NULL, DEGRADED },
 		{ "read-only", no_argument, NULL, READ_ONLY },
 		{ "lazy", no_argument, NULL, LAZY },
+		{ "repair", no_argument, NULL, REPAIR },
 		{ "version", no_argument, NULL, VERSION },
 		{ "help", no_argument, NULL, HELP },
 		{ 0 },
@@ -94,13 +98,17 @@ int main(int argc, char **argv)
 	const char *address = NULL;
 	const struct command *command;
 	struct ctl ctl = { 0 };
+	unsigned long number;
 	int c, code;
 	char *end;
 
 	setlocale(LC_ALL, "");
 	bindtextdomain("terrace", TERRACE_LOCALE_DIR);
 	textdomain("terrace");
-	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
+	for (int i = 1; i < argc; i++)
+		if (ctl_check_text(argv[i]) != CTL_OK)
+			return CTL_FAILED;
+	while ((c = getopt_long(argc, argv, "ny", options, NULL)) != -1) {
 		switch (c) {
 		case SYSTEM:
 			bus = CTL_BUS_SYSTEM;
@@ -124,8 +132,9 @@ int main(int argc, char **argv)
 			ctl.label = optarg;
 			break;
 		case REPLICAS:
-			ctl.replicas = (unsigned)strtoul(optarg, &end, 10);
-			if (*end || !ctl.replicas)
+			number = strtoul(optarg, &end, 10);
+			ctl.replicas = (unsigned)number;
+			if (*end || !number || number > INT_MAX || optarg[0] == '-')
 				return usage(_("--replicas=%s: give a number of copies."), optarg);
 			break;
 		case COMPRESSION:
@@ -148,6 +157,13 @@ int main(int argc, char **argv)
 			break;
 		case LAZY:
 			ctl.lazy = true;
+			break;
+		case 'n':
+			ctl.repair = false;
+			break;
+		case 'y':
+		case REPAIR:
+			ctl.repair = true;
 			break;
 		case VERSION:
 			printf("terracectl %s\n", TERRACE_VERSION);

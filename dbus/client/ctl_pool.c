@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 static void freep(void *p)
 {
@@ -71,12 +72,53 @@ static int append_devices(sd_bus_message *m, int argc, char **argv)
 	return r < 0 ? r : sd_bus_message_close_container(m);
 }
 
+static int check_paths(int argc, char **argv)
+{
+	int code = CTL_OK;
+
+	for (int i = 0; i < argc && code == CTL_OK; i++) {
+		_cleanup_str_ char *path = ctl_absolute(argv[i]);
+
+		code = path ? ctl_check_text(path) : ctl_error(NULL, -ENOMEM); /* behind a link, or below this directory, it may be anything */
+	}
+	return code;
+}
+
+/* The result's "warnings" (as). */
+static int print_warnings(sd_bus_message *result)
+{
+	const char *key, *text;
+	int r = sd_bus_message_enter_container(result, 'a', "{sv}");
+
+	while (r >= 0 && (r = sd_bus_message_enter_container(result, 'e', "sv")) > 0) {
+		r = sd_bus_message_read(result, "s", &key);
+		if (r >= 0 && strcmp(key, "warnings") == 0) {
+			r = sd_bus_message_enter_container(result, 'v', "as");
+			if (r >= 0)
+				r = sd_bus_message_enter_container(result, 'a', "s");
+			while (r >= 0 && (r = sd_bus_message_read(result, "s", &text)) > 0)
+				ctl_warn(text);
+			if (r >= 0)
+				r = sd_bus_message_exit_container(result);
+			if (r >= 0)
+				r = sd_bus_message_exit_container(result);
+		} else if (r >= 0) {
+			r = sd_bus_message_skip(result, "v");
+		}
+		if (r >= 0)
+			r = sd_bus_message_exit_container(result);
+	}
+	return r;
+}
+
 int ctl_cmd_format(struct ctl *ctl, int argc, char **argv)
 {
 	_cleanup_(sd_bus_message_unrefp) sd_bus_message *m = NULL, *result = NULL;
 	int code, r;
 
-	code = ctl_new_call(ctl, CTL_MANAGER, CTL_IFACE("Manager"), "CreateFilesystem", &m);
+	code = check_paths(argc, argv);
+	if (code == CTL_OK)
+		code = ctl_new_call(ctl, CTL_MANAGER, CTL_IFACE("Manager"), "CreateFilesystem", &m);
 	if (code != CTL_OK)
 		return code;
 	r = append_devices(m, argc, argv);
@@ -92,11 +134,13 @@ int ctl_cmd_format(struct ctl *ctl, int argc, char **argv)
 		r = sd_bus_message_append(m, "{sv}", "auth.no_user_interaction", "b", 1);
 	if (r >= 0)
 		r = sd_bus_message_close_container(m);
-	if (r == -EINVAL)
+	if (r == -EINVAL && ctl->options)
 		return ctl_fail(_("--options=%s: write it as NAME=VALUE,NAME=VALUE."), ctl->options);
 	if (r < 0)
 		return ctl_error(NULL, r);
 	code = ctl_call_job(ctl, m, &result);
+	if (code == CTL_OK && (r = print_warnings(result)) < 0)
+		return ctl_error(NULL, r);
 	if (code == CTL_OK && !ctl->quiet)
 		printf(ctl->label && *ctl->label ? _("Filesystem '%s' is ready on %d members.\n") : _("The filesystem%s is ready on %d members.\n"),
 		       ctl->label ? ctl->label : "", argc);
@@ -158,6 +202,18 @@ int ctl_cmd_stop(struct ctl *ctl, int argc, char **argv)
 
 /* --- mount, unmount --- */
 
+/* Nothing is started for a place that cannot be mounted on. */
+static int check_where(const char *where)
+{
+	struct stat st;
+
+	if (where[0] == '/' && stat(where, &st) < 0)
+		return ctl_fail(_("The mount point '%s' cannot be used: %s."), where, strerror(errno));
+	if (where[0] == '/' && !S_ISDIR(st.st_mode))
+		return ctl_fail(_("The mount point '%s' is not a directory."), where);
+	return ctl_check_text(where);
+}
+
 int ctl_cmd_mount(struct ctl *ctl, int argc, char **argv)
 {
 	_cleanup_str_ char *path = NULL, *where = ctl_absolute(argv[1]);
@@ -168,6 +224,8 @@ int ctl_cmd_mount(struct ctl *ctl, int argc, char **argv)
 	if (!where)
 		return ctl_error(NULL, -ENOMEM);
 	code = ctl_resolve(ctl, argv[0], &path);
+	if (code == CTL_OK)
+		code = check_where(where);
 	if (code == CTL_OK)
 		code = ctl_start_pool(ctl, path);
 	if (code == CTL_OK)
@@ -299,13 +357,13 @@ int ctl_cmd_fsck(struct ctl *ctl, int argc, char **argv)
 
 	(void)argc;
 	code = ctl_resolve(ctl, argv[0], &path);
-	if (code == CTL_OK)
+	if (code == CTL_OK && !ctl->repair)
 		code = ctl_start_pool(ctl, path);
 	if (code == CTL_OK)
 		code = ctl_new_call(ctl, path, CTL_IFACE("Maintenance"), "Fsck", &m);
 	if (code != CTL_OK)
 		return code;
-	r = sd_bus_message_append(m, "a{sv}", 1, "fix", "s", "no");
+	r = sd_bus_message_append(m, "a{sv}", 1, "fix", "s", ctl->repair ? "yes" : "no");
 	if (r < 0)
 		return ctl_error(NULL, r);
 	code = ctl_call_job(ctl, m, &result);

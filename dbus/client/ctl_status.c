@@ -99,7 +99,7 @@ static int print_device(struct ctl *ctl, const char *path)
 	_cleanup_(sd_bus_message_unrefp) sd_bus_message *m = NULL, *usage = NULL;
 	uint64_t errors;
 	char a[32], b[32];
-	bool online;
+	bool online, present;
 	int code;
 
 	code = get_all(ctl, path, CTL_IFACE("Device"), &m);
@@ -108,7 +108,8 @@ static int print_device(struct ctl *ctl, const char *path)
 	if (code != CTL_OK)
 		return code;
 	online = boolean(m, "Online");
-	printf("    %-32s %-7s ", online ? str(m, "Path") : str(m, "UUID"), online ? str(m, "State") : _("missing"));
+	present = online || boolean(m, "Present");
+	printf("    %-32s %-7s ", present ? str(m, "Path") : str(m, "UUID"), present ? str(m, "State") : _("missing"));
 	if (online) {
 		printf("%10s / %-10s ", size_text(u64(usage, "Used"), a), size_text(u64(usage, "Capacity"), b));
 		print_bar(u64(usage, "Used"), u64(usage, "Capacity"));
@@ -264,6 +265,9 @@ static int print_filesystem(struct ctl *ctl, const char *path, bool *ret_degrade
 		printf("  %s", _("DEGRADED"));
 	putchar('\n');
 	message = str(fs, "StateMessage");
+	if (*message)
+		printf("  %s\n", message);
+	message = strcmp(str(fs, "AccessMode"), "emergency-ro") == 0 ? str(fs, "AccessReason") : str(fs, "LastError");
 	if (*message)
 		printf("  %s\n", message);
 	print_mounts(fs);

@@ -74,10 +74,12 @@ static int mount_pool(struct ctl *ctl, const char *source, const char *where, st
 	int fd = -1, code;
 
 	code = ctl_resolve(ctl, spec_of(source), &path);
-	if (code == CTL_OK)
-		code = ctl_start_pool(ctl, path);
 	if (code == CTL_OK && !(full = realpath(where, NULL)))
 		code = ctl_fail(_("The mount point '%s' cannot be used: %s."), where, strerror(errno));
+	if (code == CTL_OK)
+		code = ctl_check_text(full);
+	if (code == CTL_OK)
+		code = ctl_start_pool(ctl, path);
 	if (code == CTL_OK && !request->fake) {
 		request->mount.source = source;
 		if (td_mount(full, &request->mount, &fd, &error) < 0)

@@ -44,7 +44,7 @@ SYSTEM_BUS = """<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Config
 
 class Rig:
     def __init__(self, terraced, plugins, system=False):
-        self.terraced, self.plugins = terraced, plugins
+        self.terraced, self.plugins = os.path.abspath(terraced), plugins
         self.dir = tempfile.mkdtemp(prefix="terrace-bus-")
         self.state_dir = os.path.join(self.dir, "state")
         self.log = open(os.path.join(self.dir, "log"), "w+", encoding="utf-8")

@@ -75,7 +75,7 @@ def options_and_label(rig):
     assert len(rig.fs(fs, "ReadSuperblock", "a{sv}", {})) == 65536
 
 
-def fsck_counts_and_repairs_nothing(rig):
+def fsck_counts_and_repairs(rig):
     rig.start()
     fs = rig.create(rig.files(64), "check")
     for _ in range(2):  # stopped, then running
@@ -83,7 +83,12 @@ def fsck_counts_and_repairs_nothing(rig):
         assert rig.state(fs) in ("stopped", "running")
         if rig.state(fs) == "stopped":
             rig.run(fs, "Start")
-    expect_error("RepairUnsupported", rig.call, fs, "Maintenance", "Fsck", "a{sv}", {"fix": Variant("s", "yes")})
+    expect_error("WrongState", rig.call, fs, "Maintenance", "Fsck", "a{sv}", {"fix": Variant("s", "yes")}, text="terracectl stop")
+    expect_error("RepairUnsupported", rig.call, fs, "Maintenance", "Fsck", "a{sv}", {"fix": Variant("s", "ask")})
+    assert dict((name, state) for name, state, _ in rig.get(fs, "Filesystem", "RecoveryPasses"))["roots"] == "done"
+    rig.run(fs, "Stop")
+    result = rig.wait(rig.call(fs, "Maintenance", "Fsck", "a{sv}", {"fix": Variant("s", "yes")}))
+    assert result["errors"] == 0 and "messages" not in result, result
     expect_error("InvalidOption", rig.call, fs, "Maintenance", "Fsck", "a{sv}", {"fix": Variant("s", "maybe")})
 
 
@@ -377,7 +382,7 @@ def many_callers_at_once(rig):
 
 
 if __name__ == "__main__":
-    main([start_and_stop, access_modes, options_and_label, fsck_counts_and_repairs_nothing, names_resolve, one_label_twice_is_ambiguous,
+    main([start_and_stop, access_modes, options_and_label, fsck_counts_and_repairs, names_resolve, one_label_twice_is_ambiguous,
           probe_tells_what_is_there, a_missing_member_is_named_and_can_be_done_without, start_waits_for_missing_members, a_copy_of_a_member_is_kept_out,
           changes_come_before_completed, jobs_stay_and_can_be_dismissed, a_waiting_job_can_be_cancelled, ping_answers_while_a_job_runs,
           sigterm_stops_cleanly_and_a_restart_finds_it, sigterm_during_a_start_ends_cleanly,

@@ -151,7 +151,7 @@ static void counters_are_told_apart(void **state)
 	assert_int_equal(ter_counter_kind(TER_POS(0x0209000000000000, 0, 0)), 0); /* no such type */
 	assert_int_equal(ter_counter_kind(TER_POS(0x0204000000000001, 0, 0)), 0);
 	assert_int_equal(ter_counter_kind(TER_POS(0x0400000000000000, 1, 0)), 0);
-	assert_int_equal(ter_counter_kind(TER_POS(0x0511000000000000, 0, 0)), 0);
+	assert_int_equal(ter_counter_kind(TER_POS(0x0500000000000000 | (uint64_t)TER_BTREE_NR << 48, 0, 0)), 0);
 	assert_int_equal(ter_counter_kind(TER_POS(0x0700000000000000, 0, 0)), 0);
 	assert_false(ter_counter_parse_replicas(TER_POS(0x01040301030900ff, 0, 0), &back)); /* not ascending */
 	assert_false(ter_counter_parse_replicas(TER_POS(0x0104030103093f40, 0, 0), &back)); /* one too many */

@@ -463,6 +463,13 @@ uint32_t ter_extent_key_sectors(const struct ter_key *key)
 	return key->size;
 }
 
+/* The fake's data lies in keys of other types only. */
+int ter_extent_decode(const struct ter_key *key, const struct ter_sb *sb, struct ter_extent *ret)
+{
+	assert(sb && ret);
+	return key->type == TER_KEY_EXTENT ? 0 : -EUCLEAN;
+}
+
 int ter_extents_stage_punch(struct ter_alloc *alloc, struct ter_trans *trans, const struct ter_sb *sb, uint64_t inum, uint32_t snapshot, uint64_t start,
 			    uint64_t end, unsigned keys_max, uint64_t *ret_done_to, int64_t *ret_sectors)
 {

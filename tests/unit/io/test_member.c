@@ -283,6 +283,55 @@ static void a_block_device_describes_itself_and_has_one_owner(void **state)
 	free(memory);
 }
 
+/* Both hold the same bytes: whoever has the one keeps everybody from the other. */
+static void a_loop_device_and_its_file_are_one(void **state)
+{
+	struct rig *rig = *state;
+	struct ter_bdev_node node, other;
+	struct ter_bdev *bdev;
+	char link[300];
+
+	snprintf(link, sizeof(link), "%s/link", rig->dir);
+	assert_return_code(symlink(rig->path, link), errno);
+	assert_return_code(ter_bdev_node_of(rig->path, &node), 0);
+	assert_return_code(ter_bdev_node_of(link, &other), 0);
+	unlink(link);
+	assert_true(ter_bdev_node_same(&node, &other));
+	assert_int_equal(ter_bdev_node_of(link, &other), -ENOENT);
+	assert_return_code(ter_bdev_node_of(rig->dir, &other), 0);
+	assert_false(ter_bdev_node_same(&node, &other));
+	if (!make_loop(rig)) {
+		print_message("no loop device may be made here\n");
+		skip();
+	}
+	assert_return_code(ter_bdev_node_of(rig->loop, &other), 0);
+	assert_true(ter_bdev_node_same(&node, &other));
+
+	refused(rig, rig->path, 0, TER_ERR_DEVICE_IN_USE, rig->loop); /* even though nobody has the loop device open */
+	refused(rig, rig->path, TER_OPEN_RDONLY, TER_ERR_DEVICE_IN_USE, "losetup --detach");
+	assert_return_code(ter_bdev_open(rig->io, rig->path, TER_OPEN_SHARED, &bdev, NULL), 0);
+	ter_bdev_close(bdev);
+	assert_return_code(ter_bdev_open(rig->io, rig->loop, 0, &bdev, NULL), 0);
+	refused(rig, rig->path, 0, TER_ERR_DEVICE_IN_USE, "in use by another Terrace daemon");
+	assert_int_equal(opened_by_another(rig, rig->path, 0, TER_ERR_DEVICE_IN_USE), EBUSY);
+	ter_bdev_close(bdev);
+
+	assert_return_code(ioctl(rig->loop_fd, LOOP_CLR_FD, 0), errno);
+	close(rig->loop_fd);
+	rig->loop_fd = -1;
+	assert_return_code(ter_bdev_open(rig->io, rig->path, 0, &bdev, NULL), 0); /* the file first */
+	if (!make_loop(rig)) {
+		ter_bdev_close(bdev);
+		skip();
+	}
+	refused(rig, rig->loop, 0, TER_ERR_DEVICE_IN_USE, rig->path);
+	ter_bdev_close(bdev);
+	for (unsigned i = 0; i < 20; i++) { /* closing gives the file up, too */
+		assert_return_code(ter_bdev_open(rig->io, rig->loop, i % 2 ? TER_OPEN_RDONLY : 0, &bdev, NULL), 0);
+		ter_bdev_close(bdev);
+	}
+}
+
 static void a_mounted_device_is_refused_with_its_mount_point(void **state)
 {
 	struct rig *rig = *state;
@@ -331,6 +380,7 @@ int main(void)
 		member_test(a_claimed_file_is_nobody_elses),
 		member_test(a_failed_opening_keeps_no_claim),
 		member_test(a_block_device_describes_itself_and_has_one_owner),
+		member_test(a_loop_device_and_its_file_are_one),
 		member_test(a_mounted_device_is_refused_with_its_mount_point),
 		cmocka_unit_test_setup_teardown(the_stated_block_size_works, setup_threads, teardown),
 		cmocka_unit_test_setup_teardown(a_claimed_file_is_nobody_elses, setup_threads, teardown),

@@ -290,6 +290,10 @@ struct sb_pair sb_random_new(struct sb_rng *rng, unsigned devs_max)
 	random_blacklist(rng, sb);
 	random_unknown(rng, sb);
 	if (sb_rng_below(rng, 2)) {
+		sb->passes_required = sb_rng_u64(rng);
+		sb->passes_unfixed = sb_rng_u64(rng);
+	}
+	if (sb_rng_below(rng, 2)) {
 		sb->clean = true;
 		sb->journal_seq_clean = sb_rng_u64(rng);
 		sb->next_node_seq = sb_rng_u64(rng);
@@ -342,6 +346,8 @@ struct sb_pair sb_sample_new(void)
 	sb->blacklist_nr = 2;
 	sb->blacklist[0].first = 10, sb->blacklist[0].last = 20;
 	sb->blacklist[1].first = 30, sb->blacklist[1].last = 30;
+	sb->passes_required = 0x700;
+	sb->passes_unfixed = 0x100;
 	sb->clean = true;
 	sb->journal_seq_clean = 40;
 	for (unsigned i = 0; i < 2; i++)
@@ -411,6 +417,8 @@ static void assert_sections_equal(const struct ter_sb *a, const struct ter_sb *b
 	assert_memory_equal(a->blacklist, b->blacklist, a->blacklist_nr * sizeof(a->blacklist[0]));
 	for (unsigned i = 0; i < TER_BTREE_ROOTS_MAX; i++)
 		assert_root_equal(&a->roots[i], &b->roots[i]);
+	assert_int_equal(a->passes_required, b->passes_required);
+	assert_int_equal(a->passes_unfixed, b->passes_unfixed);
 	assert_int_equal(a->unknown_bytes, b->unknown_bytes);
 	if (a->unknown_bytes)
 		assert_memory_equal(a->unknown, b->unknown, a->unknown_bytes);

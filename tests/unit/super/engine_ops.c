@@ -168,6 +168,16 @@ static bool full(struct eng *e)
 			return eng_fail(e, "op %u, %s: %d, not %d", (e)->ops_nr, (e)->last_op, got_, want_);           \
 	} while (0)
 
+/* Did the call fail for a fault? Then the model is left as it is. What Linux says of names and kinds is never such an answer. */
+static bool gave_up(struct eng *e, int r)
+{
+	if (!e->faulty || (r != -ENOMEM && r != -EIO && r != -EROFS && r != -EAGAIN && r != -ESHUTDOWN && r != -EBADMSG))
+		return false;
+	e->fault_r = r;
+	e->failures++;
+	return true;
+}
+
 /* --- operations --- */
 
 static bool orphaned(struct eng *e, struct tm_node *model, uint64_t node)
@@ -189,12 +199,15 @@ static bool do_create(struct eng *e)
 	const uint32_t mode = types[eng_below(e, ARRAY_SIZE(types))] | (eng_below(e, 2) ? 0644 : 0755);
 	const char *name = a_name(e), *target = S_ISLNK(mode) ? a_name(e) : NULL;
 	struct ter_attr attr;
-	int want;
+	int got, want;
 
 	if (full(e))
 		return true;
+	got = ter_vfs_create(e->vfs, &root_op, dir->node, name, mode, 0, target, &attr);
+	if (gave_up(e, got))
+		return true;
 	want = tm_create(e->tm, dir, name, mode, 0, 0, 0, 0, target, &node);
-	SAME(e, ter_vfs_create(e->vfs, &root_op, dir->node, name, mode, 0, target, &attr), want);
+	SAME(e, got, want);
 	if (want == 0) {
 		born(e, node, attr.node);
 		touched(e, dir);
@@ -206,12 +219,15 @@ static bool do_link(struct eng *e)
 {
 	struct tm_node *node = a_node(e, S_IFREG), *dir = a_node(e, S_IFDIR);
 	const char *name = a_name(e);
-	int want;
+	int got, want;
 
 	if (!node)
 		return true;
+	got = ter_vfs_link(e->vfs, &root_op, node->node, dir->node, name, NULL);
+	if (gave_up(e, got))
+		return true;
 	want = tm_link(node, dir, name);
-	SAME(e, ter_vfs_link(e->vfs, &root_op, node->node, dir->node, name, NULL), want);
+	SAME(e, got, want);
 	if (want == 0) {
 		touched(e, node);
 		touched(e, dir);
@@ -225,13 +241,16 @@ static bool do_unlink(struct eng *e)
 	char name[256];
 	bool rmdir;
 	uint64_t gone = 0;
-	int want;
+	int got, want;
 
 	snprintf(name, sizeof(name), "%s", name_in(e, dir));
 	node = tm_lookup(dir, name);
 	rmdir = node && S_ISDIR(node->mode);
+	got = rmdir ? ter_vfs_rmdir(e->vfs, &root_op, dir->node, name, &gone) : ter_vfs_unlink(e->vfs, &root_op, dir->node, name, &gone);
+	if (gave_up(e, got))
+		return true;
 	want = tm_unlink(e->tm, dir, name, rmdir, &orphan);
-	SAME(e, rmdir ? ter_vfs_rmdir(e->vfs, &root_op, dir->node, name, &gone) : ter_vfs_unlink(e->vfs, &root_op, dir->node, name, &gone), want);
+	SAME(e, got, want);
 	if (want == 0) {
 		touched(e, dir);
 		touched(e, node);
@@ -246,14 +265,17 @@ static bool do_rename(struct eng *e)
 	const unsigned flags = flags_of[eng_below(e, ARRAY_SIZE(flags_of))];
 	char from_name[256], to_name[256];
 	uint64_t gone = 0;
-	int want;
+	int got, want;
 
 	snprintf(from_name, sizeof(from_name), "%s", name_in(e, from));
 	snprintf(to_name, sizeof(to_name), "%s", eng_below(e, 2) ? name_in(e, to) : a_name(e));
 	moved = tm_lookup(from, from_name);
 	other = tm_lookup(to, to_name);
+	got = ter_vfs_rename(e->vfs, &root_op, from->node, from_name, to->node, to_name, flags, &gone);
+	if (gave_up(e, got))
+		return true;
 	want = tm_rename(e->tm, from, from_name, to, to_name, flags, &orphan, &whiteout);
-	SAME(e, ter_vfs_rename(e->vfs, &root_op, from->node, from_name, to->node, to_name, flags, &gone), want);
+	SAME(e, got, want);
 	if (want == 0 && moved != other) {
 		touched(e, moved);
 		touched(e, other);
@@ -268,10 +290,14 @@ static bool write_range(struct eng *e, struct tm_node *node, uint64_t offset, un
 	static uint8_t buf[TM_FILE_MAX];
 	const uint64_t pattern = eng_rnd(e);
 	struct iovec iov = { buf, bytes };
+	int got;
 
 	for (unsigned i = 0; i < bytes; i++)
 		buf[i] = eng_byte(pattern, offset + i);
-	SAME(e, ter_vfs_write(e->vfs, &root_op, node->node, append ? 0 : offset, &iov, 1, append), 0);
+	got = ter_vfs_write(e->vfs, &root_op, node->node, append ? 0 : offset, &iov, 1, append);
+	if (gave_up(e, got))
+		return true;
+	SAME(e, got, 0);
 	memcpy(node->data + offset, buf, bytes);
 	node->size = ter_max(node->size, offset + bytes);
 	note_data(e, node, ENG_WRITE, offset, offset + bytes, pattern, false);
@@ -297,15 +323,32 @@ static bool do_write(struct eng *e)
 	return write_range(e, node, offset, bytes, append);
 }
 
+/* Of what takes several transactions some may have been committed. */
+static bool done_in_part(struct eng *e, struct tm_node *n, enum eng_data_kind kind, uint64_t from, uint64_t to, uint64_t size, bool sets_size)
+{
+	struct eng_node *h = history(e, n->node);
+
+	note_data(e, n, kind, from, to, 0, sets_size);
+	h->ops[h->ops_nr - 1].size = size;
+	h->ops[h->ops_nr - 1].maybe = true;
+	e->unsettled = true;
+	return true;
+}
+
 static bool do_truncate(struct eng *e)
 {
 	struct tm_node *node = a_node(e, S_IFREG);
 	uint64_t size;
 
+	int got;
+
 	if (!node)
 		return true;
 	size = eng_below(e, 3) == 0 ? 0 : eng_below(e, 2) ? eng_below(e, (unsigned)node->size + 1) : eng_below(e, TM_FILE_MAX);
-	SAME(e, truncate_to(e->vfs, node->node, size), 0);
+	got = truncate_to(e->vfs, node->node, size);
+	if (gave_up(e, got))
+		return done_in_part(e, node, ENG_TRUNCATE, size, size, size, true);
+	SAME(e, got, 0);
 	if (size < node->size)
 		memset(node->data + size, 0, node->size - size);
 	node->size = size;
@@ -322,10 +365,15 @@ static bool do_fallocate(struct eng *e)
 	uint64_t offset = eng_below(e, TM_FILE_MAX - 1), end = ter_min((uint64_t)TM_FILE_MAX, offset + 1 + eng_below(e, 30000));
 	const bool zero = mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE);
 	const uint64_t size = node ? node->size : 0;
+	int got;
 
 	if (!node)
 		return true;
-	SAME(e, ter_vfs_fallocate(e->vfs, &root_op, node->node, mode, offset, end - offset), 0);
+	got = ter_vfs_fallocate(e->vfs, &root_op, node->node, mode, offset, end - offset);
+	if (gave_up(e, got))
+		return done_in_part(e, node, zero ? ENG_ZERO : ENG_GROW, offset, end, mode & FALLOC_FL_KEEP_SIZE ? size : ter_max(size, end),
+				    !(mode & FALLOC_FL_KEEP_SIZE) && end > size);
+	SAME(e, got, 0);
 	if (zero)
 		memset(node->data + offset, 0, end - offset);
 	if (!(mode & FALLOC_FL_KEEP_SIZE))
@@ -342,11 +390,15 @@ static bool do_xattr(struct eng *e)
 	const size_t bytes = eng_below(e, eng_below(e, 4) ? 40 : 2000);
 	uint8_t value[2000];
 	const uint64_t pattern = eng_rnd(e);
+	int got;
 
 	if (S_ISLNK(node->mode) || S_ISFIFO(node->mode))
 		return true;
 	if (eng_below(e, 4) == 0) {
-		SAME(e, ter_vfs_removexattr(e->vfs, &root_op, node->node, xnames[at]), node->xattr[at].used ? 0 : -ENODATA);
+		got = ter_vfs_removexattr(e->vfs, &root_op, node->node, xnames[at]);
+		if (gave_up(e, got))
+			return true;
+		SAME(e, got, node->xattr[at].used ? 0 : -ENODATA);
 		if (node->xattr[at].used)
 			touched(e, node);
 		free(node->xattr[at].value);
@@ -355,7 +407,10 @@ static bool do_xattr(struct eng *e)
 	}
 	for (size_t i = 0; i < bytes; i++)
 		value[i] = eng_byte(pattern, i);
-	SAME(e, ter_vfs_setxattr(e->vfs, &root_op, node->node, xnames[at], value, bytes, 0), 0);
+	got = ter_vfs_setxattr(e->vfs, &root_op, node->node, xnames[at], value, bytes, 0);
+	if (gave_up(e, got))
+		return true;
+	SAME(e, got, 0);
 	free(node->xattr[at].value);
 	node->xattr[at].used = true;
 	snprintf(node->xattr[at].name, sizeof(node->xattr[at].name), "%s", xnames[at]);
@@ -373,9 +428,14 @@ static bool do_chmod(struct eng *e)
 	struct tm_node *node = a_node(e, 0);
 	const struct ter_attr attr = { .mode = eng_below(e, 01000), .uid = eng_below(e, 3) };
 
+	int got;
+
 	if (S_ISLNK(node->mode))
 		return true;
-	SAME(e, ter_vfs_setattr(e->vfs, &root_op, node->node, &attr, TER_SET_MODE | TER_SET_UID, NULL), 0);
+	got = ter_vfs_setattr(e->vfs, &root_op, node->node, &attr, TER_SET_MODE | TER_SET_UID, NULL);
+	if (gave_up(e, got))
+		return true;
+	SAME(e, got, 0);
 	node->mode = (node->mode & S_IFMT) | attr.mode;
 	node->uid = attr.uid;
 	touched(e, node);
@@ -386,10 +446,14 @@ static bool do_fsync(struct eng *e)
 {
 	struct tm_node *node = a_node(e, eng_below(e, 4) ? S_IFREG : S_IFDIR);
 	struct eng_node *h;
+	int got;
 
 	if (!node)
 		return true;
-	SAME(e, fsync_wait(e->vfs, &root_op, node->node), 0);
+	got = fsync_wait(e->vfs, &root_op, node->node);
+	if (gave_up(e, got))
+		return true;
+	SAME(e, got, 0);
 	h = history(e, node->node);
 	note_floor(e, h->last_ns);
 	note_base(e, node);
@@ -413,6 +477,7 @@ static void async_done(struct ter_journal_waiter *waiter, int r)
 static bool do_async_fsync(struct eng *e)
 {
 	struct tm_node *node = a_node(e, S_IFREG);
+	int got;
 
 	for (unsigned i = 0; i < ENG_ASYNC_MAX && node; i++) {
 		struct eng_async *a = &e->async[i];
@@ -421,7 +486,14 @@ static bool do_async_fsync(struct eng *e)
 			continue;
 		*a = (struct eng_async){ .waiter.fn = async_done, .e = e, .node = node->node, .busy = true, .ns_op = history(e, node->node)->last_ns };
 		take_base(e, node, &a->base);
-		SAME(e, ter_vfs_fsync_async(e->vfs, &root_op, node->node, true, &a->waiter), 0);
+		got = ter_vfs_fsync_async(e->vfs, &root_op, node->node, true, &a->waiter);
+		if (got < 0) { /* the waiter is not told */
+			a->busy = false;
+			free(a->base.data);
+		}
+		if (gave_up(e, got))
+			return true;
+		SAME(e, got, 0);
 		break;
 	}
 	return true;
@@ -440,32 +512,44 @@ static bool do_replace(struct eng *e)
 	struct tm_node *dir = a_node(e, S_IFDIR), *node, *orphan, *whiteout, *other = tm_lookup(dir, "config");
 	struct ter_attr attr;
 	uint64_t gone = 0;
-	int want;
+	int got, want;
 
 	if (full(e) || tm_lookup(dir, "config.new") || (other && S_ISDIR(other->mode)))
 		return true;
+	got = ter_vfs_create(e->vfs, &root_op, dir->node, "config.new", S_IFREG | 0600, 0, NULL, &attr);
+	if (gave_up(e, got))
+		return true;
 	want = tm_create(e->tm, dir, "config.new", S_IFREG | 0600, 0, 0, 0, 0, NULL, &node);
-	SAME(e, ter_vfs_create(e->vfs, &root_op, dir->node, "config.new", S_IFREG | 0600, 0, NULL, &attr), want);
+	SAME(e, got, want);
 	born(e, node, attr.node);
 	touched(e, dir);
 	e->ns_hash[e->ops_nr] = eng_model_hash(e);
 	e->started[++e->ops_nr] = events(e);
 	if (!write_range(e, node, 0, 1 + eng_below(e, 6000), false))
 		return false;
-	SAME(e, fsync_wait(e->vfs, &root_op, node->node), 0);
+	got = fsync_wait(e->vfs, &root_op, node->node);
+	if (gave_up(e, got))
+		return true;
+	SAME(e, got, 0);
 	note_floor(e, history(e, node->node)->last_ns);
 	note_base(e, node);
 	e->ns_hash[e->ops_nr] = eng_model_hash(e);
 	e->started[++e->ops_nr] = events(e);
+	got = ter_vfs_rename(e->vfs, &root_op, dir->node, "config.new", dir->node, "config", 0, &gone);
+	if (gave_up(e, got))
+		return true;
 	want = tm_rename(e->tm, dir, "config.new", dir, "config", 0, &orphan, &whiteout);
-	SAME(e, ter_vfs_rename(e->vfs, &root_op, dir->node, "config.new", dir->node, "config", 0, &gone), want);
+	SAME(e, got, want);
 	touched(e, node);
 	touched(e, dir);
 	touched(e, other);
 	if (!orphaned(e, orphan, gone))
 		return false;
 	if (eng_below(e, 2)) {
-		SAME(e, fsync_wait(e->vfs, &root_op, dir->node), 0);
+		got = fsync_wait(e->vfs, &root_op, dir->node);
+		if (gave_up(e, got))
+			return true;
+		SAME(e, got, 0);
 		note_floor(e, e->ops_nr);
 	}
 	return true;
@@ -481,7 +565,11 @@ static void all_durable(struct eng *e)
 
 static bool do_sync(struct eng *e)
 {
-	SAME(e, ter_fs_sync(e->fs), 0);
+	const int got = ter_fs_sync(e->fs);
+
+	if (gave_up(e, got))
+		return true;
+	SAME(e, got, 0);
 	all_durable(e);
 	return true;
 }
@@ -492,7 +580,7 @@ static bool do_wait(struct eng *e)
 	const uint64_t ms = eng_below(e, 4) ? eng_below(e, 400) : 3ull * e->options.journal_flush_ms;
 
 	ter_sleep_ns(e->exec, ms * 1000000);
-	if (ms >= 3ull * e->options.journal_flush_ms)
+	if (ms >= 3ull * e->options.journal_flush_ms && !e->faulty)
 		all_durable(e);
 	return true;
 }

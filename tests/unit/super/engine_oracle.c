@@ -193,9 +193,11 @@ static bool size_allowed(const struct eng_node *h, const struct eng_base *base, 
 		if (base && op->op <= base->op)
 			continue;
 		if (op->sets_size) {
-			if (op->op <= k.low)
+			const bool happened = op->op <= k.low && !op->maybe;
+
+			if (happened)
 				allowed = false; /* what came before is over */
-			least = op->op <= k.low ? op->size : ter_min(least, op->size);
+			least = happened ? op->size : ter_min(least, op->size);
 		}
 		/* What was written may be committed in parts, of whole blocks; up to the end of the last, what no part wrote is zeros. */
 		allowed = allowed || op->size == size || (op->kind == ENG_WRITE && size > least && size < op->to && size % TER_KIB(4) == 0);
@@ -215,7 +217,7 @@ static bool byte_allowed(const struct eng_node *h, const struct eng_base *base, 
 		if (op->kind == ENG_WRITE) {
 			allowed = allowed || (at >= op->from && at < op->to && byte == eng_byte(op->pattern, at));
 		} else if ((op->kind == ENG_TRUNCATE && at >= op->from) || (op->kind == ENG_ZERO && at >= op->from && at < op->to)) {
-			if (op->op <= k.low)
+			if (op->op <= k.low && !op->maybe)
 				allowed = false;
 			allowed = allowed || !byte;
 		}

@@ -61,16 +61,20 @@ bool eng_fail(struct eng *e, const char *fmt, ...)
 /* --- a process that dies says where --- */
 
 static char guard_line[256];
+static struct ter_exec *guard_exec; /* of the run that goes on; NULL: none */
 
 static void died(int sig)
 {
 	const char *what = sig == SIGALRM ? "hangs: " : "dies: ";
+	static char text[8192];
 
 	if (guard_line[0]) {
 		(void)!write(2, what, strlen(what));
 		(void)!write(2, guard_line, strlen(guard_line));
 		(void)!write(2, "\n", 1);
 	}
+	if (sig == SIGALRM && guard_exec)
+		(void)!write(2, text, ter_coop_describe(guard_exec, text, sizeof(text))); /* not safe in a handler; the process ends anyway */
 	signal(SIGABRT, SIG_DFL);
 	abort();
 }
@@ -194,8 +198,11 @@ static void run_main(void *arg)
 void eng_run(struct eng *e, void (*fn)(struct eng *e, void *arg), void *arg)
 {
 	struct run_arg a = { e, fn, arg };
-	int r = ter_coop_run(e->exec, run_main, &a);
+	int r;
 
+	guard_exec = e->exec;
+	r = ter_coop_run(e->exec, run_main, &a);
+	guard_exec = NULL;
 	if (r < 0) {
 		char text[8192];
 
@@ -218,7 +225,8 @@ int eng_format(struct eng *e)
 {
 	struct ter_format_dev devs[ENG_DEVS_MAX];
 	uint8_t uuid[16];
-	const struct ter_format_params params = { .label = "engine", .options = &e->options, .devs = devs, .devs_nr = e->layout.devs };
+	const struct ter_format_params params = { .label = "engine", .options = &e->options, .devs = devs, .devs_nr = e->layout.devs,
+						   .force = e->force };
 
 	ter_error_clear(&e->error);
 	for (unsigned i = 0; i < e->layout.devs; i++)

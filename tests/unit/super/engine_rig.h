@@ -29,7 +29,8 @@ extern const unsigned eng_layouts_nr;
 /* What was done to a file's bytes, for the oracle. */
 struct eng_data_op {
 	unsigned op;     /* when: index into eng.ops_nr */
-	enum { ENG_WRITE, ENG_TRUNCATE, ENG_ZERO, ENG_GROW } kind;
+	bool maybe;      /* it failed, and may have been done in part */
+	enum eng_data_kind { ENG_WRITE, ENG_TRUNCATE, ENG_ZERO, ENG_GROW } kind;
 	uint64_t from, to, size; /* size: of the file afterwards */
 	bool sets_size;          /* in its own transaction */
 	uint64_t pattern;
@@ -76,6 +77,7 @@ struct eng {
 	struct ter_options options;
 	char dir[64], path[ENG_DEVS_MAX][80];
 	struct ter_error error;
+	bool force; /* format over what there is */
 	int absent; /* member that eng_open() leaves out; -1: none */
 
 	/* while a pool is open */
@@ -95,6 +97,10 @@ struct eng {
 	unsigned nodes_nr;
 	struct eng_async async[ENG_ASYNC_MAX];
 	const char *last_op; /* what the workload was doing, for messages */
+	bool faulty;         /* operations may fail for what a fault point makes fail; one that failed changed nothing */
+	int fault_r;         /* what the newest of these said */
+	unsigned failures;   /* how many did */
+	bool unsettled;      /* one failed that may have been done in part: what is there shows at the next start */
 
 	/* a failure, said once */
 	bool failed;
