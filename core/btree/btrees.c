@@ -102,6 +102,7 @@ void ter_btrees_free(struct ter_btrees *bt)
 void ter_btrees_set_journal(struct ter_btrees *bt, struct ter_journal *journal)
 {
 	bt->journal = journal;
+	bt->registered = NULL; /* another one may lie where the last one lay */
 }
 
 void ter_btrees_set_seq_max(struct ter_btrees *bt, uint64_t seq)

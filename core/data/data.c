@@ -45,6 +45,7 @@ int ter_data_new(const struct ter_data_config *config, struct ter_data **ret_dat
 void ter_data_set_journal(struct ter_data *data, struct ter_journal *journal)
 {
 	atomic_store(&data->journal, journal);
+	data->registered = NULL; /* another one may lie where the last one lay */
 }
 
 /* What RESERVATION keys promise is not given to others. */

@@ -283,7 +283,8 @@ static int replace_all(struct btrees *b)
 {
 	int r;
 
-	qsort(b->lost, b->nr, sizeof(b->lost[0]), cmp_min);
+	if (b->nr) /* else there is no array */
+		qsort(b->lost, b->nr, sizeof(b->lost[0]), cmp_min);
 	r = search(b);
 	if (r >= 0)
 		r = open_guard(b);

@@ -463,7 +463,8 @@ static int change_all(struct judge *j)
 {
 	int r = 0;
 
-	qsort(j->bad, j->nr, sizeof(j->bad[0]), cmp_bad);
+	if (j->nr) /* else there may be no array */
+		qsort(j->bad, j->nr, sizeof(j->bad[0]), cmp_bad);
 	for (size_t at = 0, nr; at < j->nr && r >= 0; at += nr) {
 		const struct bad_ptr *b = &j->bad[at];
 
