@@ -188,7 +188,7 @@ int ter_vfs_fsync_async(struct ter_vfs *vfs, const struct ter_op *op, uint64_t n
 	struct ter_journal *journal;
 	struct ter_inode *inode;
 	uint64_t seq;
-	bool lazy;
+	bool lazy, kept;
 	int r;
 
 	(void)datasync; /* times cost nothing more: the inode's key travels with the size, or alone */
@@ -201,9 +201,10 @@ int ter_vfs_fsync_async(struct ter_vfs *vfs, const struct ter_op *op, uint64_t n
 		return r;
 	ter_lock_acquire(&inode->attr_lock);
 	lazy = inode->lazy;
+	kept = inode->times_kept;
 	ter_lock_release(&inode->attr_lock);
-	/* With dirty data the inode's key is staged by the data's transaction; without, by us. */
-	if (lazy && !atomic_load(&inode->dirty_nr)) {
+	/* With dirty data the inode's key is staged by the data's transaction; without, or when that left the times out, by us. */
+	if (lazy && (kept || !atomic_load(&inode->dirty_nr))) {
 		r = ter_inode_write(inode, ter_op_trans_flags(op));
 		if (r < 0)
 			goto out;

@@ -29,6 +29,20 @@ static uint64_t take_lazy(struct ter_inode *inode, struct ter_inode_attr *attr)
 	return size;
 }
 
+/* Without the inode's lock: an operation's times may be in the key already and in memory only soon. Every change moves ctime on, unless the clock was set back. */
+static uint64_t take_lazy_of_now(struct ter_inode *inode, struct ter_inode_attr *attr)
+{
+	uint64_t size;
+	bool kept;
+
+	ter_lock_acquire(&inode->attr_lock);
+	kept = inode->lazy && attr->ctime_ns > inode->attr.ctime_ns;
+	inode->times_kept |= kept;
+	size = ter_max(inode->attr.size, inode->size_pending);
+	ter_lock_release(&inode->attr_lock);
+	return kept ? size : take_lazy(inode, attr);
+}
+
 int ter_inode_stage_begin(struct ter_trans *trans, struct ter_inode *inode, struct ter_key *ret_old, struct ter_inode_attr *ret_attr)
 {
 	int r = read_key(trans, inode, ret_old, ret_attr);
@@ -81,7 +95,7 @@ void ter_inode_committed(struct ter_inode *inode, const struct ter_inode_attr *a
 		inode->attr.size = size;
 		if (S_ISREG(attr->mode))
 			inode->file.size = size;
-		/* Still lazy if it was: write-back may have staged the times of before over ours just now (N2). */
+		/* Still lazy if it was: of the lazy fields only the times were staged for certain. */
 		inode->changes++;
 	}
 	ter_lock_release(&inode->attr_lock);
@@ -101,7 +115,7 @@ static int file_stage(struct ter_file *file, struct ter_trans *trans, uint64_t s
 	r = read_key(trans, inode, &old, &attr);
 	if (r < 0)
 		return r;
-	size = take_lazy(inode, &attr);
+	size = take_lazy_of_now(inode, &attr);
 	size = ter_min(size, size_to); /* D4 */
 	attr.size = ter_max(attr.size, size);
 	if (sectors < 0 && attr.sectors < (uint64_t)-sectors)
@@ -234,6 +248,7 @@ int ter_inode_write(struct ter_inode *inode, unsigned flags)
 	if (r >= 0 && w.lazy) {
 		ter_inode_note_seq(inode, seq);
 		ter_lock_acquire(&inode->attr_lock);
+		inode->times_kept = false; /* under the lock memory is right */
 		if (w.whole && w.changes == inode->changes)
 			inode->lazy = false;
 		ter_lock_release(&inode->attr_lock);

@@ -59,6 +59,7 @@ struct ter_inode {
 	bool lazy;                    /* lazy fields in memory are newer than the key */
 	bool gone;                    /* reaped: the key is deleted; set with `lock` held, too */
 	uint64_t changes;             /* counts changes of lazy fields */
+	bool times_kept;              /* write-back left the key's times as they were, since they looked newer */
 	uint64_t size_pending;        /* how far a write in progress reaches; 0: none */
 
 	uint64_t run_next, run_end;   /* `lock`; numbers reserved for what is created in this directory */

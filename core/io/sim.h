@@ -108,6 +108,7 @@ struct ter_sim_cut {
 	 */
 	uint32_t torn_bytes;
 	uint32_t torn_prefix; /* 0: which ones arrive is drawn by the seed; else exactly the first so many of the last */
+	bool flush_lies; /* flushes and FUA did nothing: all that is not folded away is pending */
 	/* Asked once for each pending entry, in order of submission. */
 	bool (*keep_fn)(void *arg, const struct ter_sim_entry *entry);
 	void *arg;
@@ -123,6 +124,13 @@ void ter_sim_cut(struct ter_sim *sim, const struct ter_sim_cut *cut);
 void ter_sim_apply(struct ter_sim *sim, const struct ter_sim_trace *trace, const struct ter_sim_cut *cut);
 /* How many entries are pending for a cut at @at: sizes the choice. */
 unsigned ter_sim_pending_nr(const struct ter_sim_trace *trace, uint64_t at);
+/* Which: indexes into trace->entry in order of submission, the first @max of them. Returns how many there are. */
+unsigned ter_sim_pending(const struct ter_sim_trace *trace, uint64_t at, unsigned *ret_index, unsigned max);
+/*
+ * What a flush had made durable at event @at moves from the recording into its base, where no cut undoes it: cuts at @at and later give the same states as
+ * before, at a lower price; there must be no earlier ones any more.
+ */
+void ter_sim_trace_fold(struct ter_sim_trace *trace, uint64_t at);
 
 /*
  * The power goes off by itself at the moment that @nth more writes, flushes and discards have been submitted (the nth

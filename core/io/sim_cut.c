@@ -160,15 +160,25 @@ static bool is_durable(const struct ter_sim_entry *entry, uint64_t at, const uin
 	return (entry->flags & TER_BIO_FUA) || entry->complete < flushed[entry->device_idx];
 }
 
-unsigned ter_sim_pending_nr(const struct ter_sim_trace *trace, uint64_t at)
+unsigned ter_sim_pending(const struct ter_sim_trace *trace, uint64_t at, unsigned *ret_index, unsigned max)
 {
 	uint64_t flushed[TER_SIM_DEVICES_MAX];
 	unsigned nr = 0;
 
 	find_flushes(trace, at, flushed);
-	for (unsigned i = 0; i < trace->entry_nr; i++)
-		nr += is_data(&trace->entry[i], at) && !is_durable(&trace->entry[i], at, flushed);
+	for (unsigned i = 0; i < trace->entry_nr; i++) {
+		if (!is_data(&trace->entry[i], at) || is_durable(&trace->entry[i], at, flushed))
+			continue;
+		if (nr < max)
+			ret_index[nr] = i;
+		nr++;
+	}
 	return nr;
+}
+
+unsigned ter_sim_pending_nr(const struct ter_sim_trace *trace, uint64_t at)
+{
+	return ter_sim_pending(trace, at, NULL, 0);
 }
 
 /* --- the state after a cut --- */
@@ -233,7 +243,7 @@ static unsigned choose(const struct ter_sim_trace *trace, const struct ter_sim_c
 
 		if (!is_data(entry, at))
 			continue;
-		durable = is_durable(entry, at, flushed);
+		durable = !cut->flush_lies && is_durable(entry, at, flushed);
 		if (!durable && !is_kept(cut, entry, habit, dice))
 			continue;
 		arrival[nr++] = (struct arrival){
@@ -297,6 +307,36 @@ static void arrive_torn(struct ter_sim_image *image, const struct arrival *a, co
 	for (uint64_t i = 0; i < units; i++)
 		if (any ? ter_sim_draw(dice, 2) : i < prefix)
 			arrive_range(image, a, i * unit, ter_min(unit, a->entry->bytes - i * unit), dice);
+}
+
+void ter_sim_trace_fold(struct ter_sim_trace *trace, uint64_t at)
+{
+	struct arrival *arrival = ter_sim_alloc((trace->entry_nr + 1) * sizeof(*arrival));
+	uint64_t flushed[TER_SIM_DEVICES_MAX];
+	unsigned nr = 0, left = 0;
+
+	find_flushes(trace, at, flushed);
+	for (unsigned i = 0; i < trace->entry_nr; i++) {
+		const struct ter_sim_entry *entry = &trace->entry[i];
+
+		if (is_data(entry, at) && is_durable(entry, at, flushed) && entry->complete < flushed[entry->device_idx])
+			arrival[nr++] = (struct arrival){ .entry = entry, .place = entry->complete };
+	}
+	qsort(arrival, nr, sizeof(arrival[0]), by_place);
+	for (unsigned i = 0; i < nr; i++)
+		arrive_range(trace->base->image[arrival[i].entry->device_idx], &arrival[i], 0, arrival[i].entry->bytes, NULL);
+	free(arrival);
+	for (unsigned i = 0; i < trace->entry_nr; i++) {
+		struct ter_sim_entry *entry = &trace->entry[i];
+		const bool folded = entry->op == TER_BIO_FLUSH ? completed(entry, at) && entry->submit < flushed[entry->device_idx]
+							       : is_durable(entry, at, flushed) && entry->complete < flushed[entry->device_idx];
+
+		if (folded)
+			free(entry->data);
+		else
+			trace->entry[left++] = *entry;
+	}
+	trace->entry_nr = left;
 }
 
 static void set_state(struct ter_sim *sim, const struct ter_sim_trace *trace, const struct ter_sim_cut *cut)

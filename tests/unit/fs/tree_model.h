@@ -18,6 +18,7 @@ struct tm_node {
 	uint32_t mode, uid, gid, nlink, rdev;
 	uint8_t *data;  /* regular: TM_FILE_MAX bytes */
 	uint64_t size;
+	uint64_t mtime_ns, ctime_ns; /* for whoever keeps them: the model has no clock */
 	char *target;
 	struct { char name[32]; uint8_t *value; size_t bytes; bool used; } xattr[TM_XATTRS_MAX];
 	/* directories */

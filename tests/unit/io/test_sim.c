@@ -343,6 +343,62 @@ static void a_cut_asks_entry_by_entry(void **state)
 	open_both(rig);
 }
 
+#define FOLD_CUTS 64
+
+static void folding_changes_no_later_state(void **state)
+{
+	struct rig *rig = *state;
+	struct ter_sim_trace *trace = standard_trace(rig);
+	const unsigned entries = trace->entry_nr;
+	uint64_t hash[FOLD_CUTS][3];
+
+	assert_true(trace->last_event + 1 - trace->first_event < FOLD_CUTS);
+	for (unsigned pass = 0; pass < 2; pass++) {
+		for (uint64_t at = trace->first_event; at <= trace->last_event + 1; at++) {
+			uint64_t *want = hash[at - trace->first_event];
+
+			if (pass)
+				ter_sim_trace_fold(trace, at);
+			for (unsigned v = 0; v < 3; v++) {
+				ter_sim_apply(rig->sim, trace,
+					      &(struct ter_sim_cut){
+						      .at = at,
+						      .keep = v == 0   ? TER_SIM_KEEP_NONE
+							      : v == 1 ? TER_SIM_KEEP_ALL
+								       : TER_SIM_KEEP_RANDOM,
+						      .torn_bytes = 512,
+						      .seed = at});
+				if (pass)
+					assert_true(ter_sim_hash(rig->sim) == want[v]);
+				else
+					want[v] = ter_sim_hash(rig->sim);
+			}
+		}
+	}
+	assert_true(trace->entry_nr < entries);
+	ter_sim_trace_free(trace);
+	close_both(rig);
+	open_both(rig);
+}
+
+static void a_flush_that_lies_keeps_nothing(void **state)
+{
+	struct rig *rig = *state;
+	struct ter_sim_trace *trace = standard_trace(rig);
+	unsigned pending[16];
+
+	assert_int_equal(ter_sim_pending(trace, TER_SIM_NOW, pending, ARRAY_SIZE(pending)), 4);
+	for (unsigned i = 1; i < 4; i++)
+		assert_true(pending[i - 1] < pending[i] && trace->entry[pending[i]].op != TER_BIO_FLUSH);
+	ter_sim_apply(rig->sim, trace,
+		      &(struct ter_sim_cut){.at = TER_SIM_NOW, .keep = TER_SIM_KEEP_NONE, .flush_lies = true});
+	assert_int_equal(held(rig, "/sim/a", 0), 0);
+	assert_int_equal(held(rig, "/sim/a", 2), 0);
+	ter_sim_trace_free(trace);
+	close_both(rig);
+	open_both(rig);
+}
+
 static void a_cut_at_each_event_knows_only_the_past(void **state)
 {
 	struct rig *rig = *state;
@@ -801,6 +857,8 @@ int main(void)
 		sim_test(a_cut_keeps_what_is_durable_and_may_keep_the_rest),
 		sim_test(a_cut_asks_entry_by_entry),
 		sim_test(a_cut_at_each_event_knows_only_the_past),
+		sim_test(folding_changes_no_later_state),
+		sim_test(a_flush_that_lies_keeps_nothing),
 		sim_test(a_flush_covers_only_what_completed_before_it),
 		sim_test(a_failed_flush_covers_nothing),
 		sim_test(overlapping_writes_keep_the_order_the_device_saw),

@@ -4,7 +4,8 @@
  *
  * Names, links and attributes are in one order: what is found equals the model after some number k of operations, at least as many as syncs completed before the cut
  * made durable, at most as many as were issued. Of a file's bytes each is as the newest sync left it, or as an operation after that (and before k + 1) wrote it; a truncation
- * or a hole that is within the k operations has happened.
+ * or a hole that is within the k operations has happened. Where the times are judged (eng_model_root()), a directory's, symbolic link's or special file's go with its
+ * attributes; a file's are those after one of its operations, no older than its newest sync or change of attributes.
  */
 #include <linux/fs.h>
 #include <setjmp.h>
@@ -43,6 +44,16 @@ static uint64_t hash_node(uint64_t node, uint32_t mode, uint32_t uid, uint32_t n
 	return hash_u64(h, xattrs);
 }
 
+static uint64_t hash_times(uint64_t node, uint64_t mtime_ns, uint64_t ctime_ns)
+{
+	return hash_u64(hash_u64(hash_u64(0x27d4eb2f165667c5ull, node), mtime_ns), ctime_ns);
+}
+
+static uint64_t ns_of(struct timespec t)
+{
+	return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
+}
+
 static uint64_t hash_entry(uint64_t dir, const char *name, uint64_t node)
 {
 	return hash_u64(eng_hash_bytes(hash_u64(0x9ddfea08eb382d69ull, dir), name, strlen(name)), node);
@@ -68,6 +79,8 @@ uint64_t eng_model_hash(struct eng *e)
 			if (n->xattr[x].used)
 				xattrs += hash_xattr(n->xattr[x].name, n->xattr[x].value, n->xattr[x].bytes);
 		sum += hash_node(n->node, n->mode, n->uid, n->nlink, n->target, xattrs);
+		if (e->judge_times && !S_ISREG(n->mode))
+			sum += hash_times(n->node, n->mtime_ns, n->ctime_ns);
 		for (unsigned k = 0; k < n->entries_nr; k++)
 			sum += hash_entry(n->node, n->entry[k].name, n->entry[k].node->node);
 	}
@@ -148,6 +161,8 @@ static bool look(struct eng *e, struct seen *s)
 				return eng_fail(e, "readlink of %llx: %d", (unsigned long long)a->node, r);
 		}
 		s->sum += hash_node(a->node, a->mode, a->uid, a->nlink, S_ISLNK(a->mode) ? target : NULL, xattrs);
+		if (e->judge_times && !S_ISREG(a->mode))
+			s->sum += hash_times(a->node, ns_of(a->mtime), ns_of(a->ctime));
 		if (S_ISDIR(a->mode)) {
 			s->dir = a->node;
 			r = ter_vfs_readdir(e->vfs, &root_op, a->node, 0, true, see_entry, s);
@@ -190,7 +205,7 @@ static bool size_allowed(const struct eng_node *h, const struct eng_base *base, 
 	for (unsigned i = 0; i < h->ops_nr && h->ops[i].op <= k.high; i++) {
 		const struct eng_data_op *op = &h->ops[i];
 
-		if (base && op->op <= base->op)
+		if (base && op->op <= base->op && !op->maybe)
 			continue;
 		if (op->sets_size) {
 			const bool happened = op->op <= k.low && !op->maybe;
@@ -212,7 +227,7 @@ static bool byte_allowed(const struct eng_node *h, const struct eng_base *base, 
 	for (unsigned i = 0; i < h->ops_nr && h->ops[i].op <= k.high; i++) {
 		const struct eng_data_op *op = &h->ops[i];
 
-		if (base && op->op <= base->op)
+		if (base && op->op <= base->op && !op->maybe)
 			continue;
 		if (op->kind == ENG_WRITE) {
 			allowed = allowed || (at >= op->from && at < op->to && byte == eng_byte(op->pattern, at));
@@ -225,8 +240,42 @@ static bool byte_allowed(const struct eng_node *h, const struct eng_base *base, 
 	return allowed;
 }
 
+/* The size on disk never runs ahead of the data: the last byte of a file that writes alone made longer is theirs. */
+static bool end_allowed(const struct eng_node *h, const struct eng_base *base, struct span k, uint64_t size, const uint8_t *data)
+{
+	if (!size || size <= (base ? base->size : 0) || data[size - 1])
+		return true;
+	for (unsigned i = 0; i < h->ops_nr && h->ops[i].op <= k.high; i++)
+		if ((!base || h->ops[i].op > base->op || h->ops[i].maybe) && h->ops[i].kind != ENG_WRITE)
+			return true;
+	return false;
+}
+
+static bool times_allowed(const struct eng_node *h, const struct ter_attr *attr, struct span k, uint64_t at)
+{
+	const uint64_t mtime_ns = ns_of(attr->mtime), ctime_ns = ns_of(attr->ctime);
+	bool mtime = false, ctime = false;
+	unsigned from = 0, since = h->born;
+
+	for (unsigned i = 0; i < h->bases_nr; i++)
+		if (h->bases[i].event < at && !h->bases[i].datasync)
+			since = ter_max(since, h->bases[i].op);
+	for (unsigned i = 0; i < h->times_nr; i++)
+		if (h->times[i].op <= since)
+			from = i;
+	for (unsigned i = from; i < h->times_nr && h->times[i].op <= k.high; i++) {
+		const struct eng_times *t = &h->times[i];
+
+		if (t->attributes && t->op <= k.low)
+			ctime = false; /* what came before is over */
+		mtime = mtime || t->mtime_ns == mtime_ns;
+		ctime = ctime || t->ctime_ns == ctime_ns;
+	}
+	return mtime && ctime;
+}
+
 /* What was done to a file, for whoever looks into a failure. */
-static void describe(const struct eng_node *h)
+static void describe(const struct eng *e, const struct eng_node *h)
 {
 	static const char *const kinds[] = { "write", "truncate", "zero", "grow" };
 
@@ -234,8 +283,12 @@ static void describe(const struct eng_node *h)
 	for (unsigned i = 0; i < h->ops_nr; i++)
 		fprintf(stderr, "  op %u: %s %llu..%llu, size then %llu%s\n", h->ops[i].op, kinds[h->ops[i].kind], (unsigned long long)h->ops[i].from,
 			(unsigned long long)h->ops[i].to, (unsigned long long)h->ops[i].size, h->ops[i].sets_size ? " (set)" : "");
+	for (unsigned i = 0; i < h->times_nr; i++)
+		fprintf(stderr, "  op %u: mtime %llu, ctime %llu%s\n", h->times[i].op, (unsigned long long)h->times[i].mtime_ns,
+			(unsigned long long)h->times[i].ctime_ns, h->times[i].attributes ? " (attributes)" : "");
 	for (unsigned i = 0; i < h->bases_nr; i++)
-		fprintf(stderr, "  durable after op %u (event %llu): size %llu\n", h->bases[i].op, (unsigned long long)h->bases[i].event,
+		fprintf(stderr, "  durable after op %u, %s (event %llu): size %llu\n", h->bases[i].op,
+			e->op_name[h->bases[i].op] ? e->op_name[h->bases[i].op] : "", (unsigned long long)h->bases[i].event,
 			(unsigned long long)h->bases[i].size);
 }
 
@@ -249,19 +302,29 @@ static bool judge_file(struct eng *e, const struct ter_attr *attr, struct span k
 	if (attr->size > TM_FILE_MAX)
 		return eng_fail(e, "file %llx has %llu bytes", (unsigned long long)attr->node, (unsigned long long)attr->size);
 	if (!size_allowed(h, base, k, attr->size)) {
-		describe(h);
+		describe(e, h);
 		return eng_fail(e, "file %llx: size %llu was never it since its sync (op %d, size %llu); k %u..%u", (unsigned long long)attr->node,
 				(unsigned long long)attr->size, base ? (int)base->op : -1, base ? (unsigned long long)base->size : 0, k.low, k.high);
+	}
+	if (e->judge_times && !times_allowed(h, attr, k, at)) {
+		describe(e, h);
+		return eng_fail(e, "file %llx: mtime %llu and ctime %llu were never its since its sync; k %u..%u", (unsigned long long)attr->node,
+				(unsigned long long)ns_of(attr->mtime), (unsigned long long)ns_of(attr->ctime), k.low, k.high);
 	}
 	got = read_all(e->vfs, attr->node, data, sizeof(data));
 	if (got != (int64_t)attr->size)
 		return eng_fail(e, "file %llx: reading gives %lld, not %llu", (unsigned long long)attr->node, (long long)got,
 				(unsigned long long)attr->size);
+	if (!end_allowed(h, base, k, attr->size, data)) {
+		describe(e, h);
+		return eng_fail(e, "file %llx: its size is %llu, but its last byte was not written; k %u..%u", (unsigned long long)attr->node,
+				(unsigned long long)attr->size, k.low, k.high);
+	}
 	if (base && base->size == attr->size && !memcmp(base->data, data, attr->size) && (!h->ops_nr || h->ops[h->ops_nr - 1].op <= base->op))
 		return true;
 	for (uint64_t i = 0; i < attr->size; i++)
 		if (!byte_allowed(h, base, k, i, data[i])) {
-			describe(h);
+			describe(e, h);
 			return eng_fail(e, "file %llx: byte %llu of %llu is %02x, which was never there since its sync (op %d: %02x); k %u..%u",
 					(unsigned long long)attr->node, (unsigned long long)i, (unsigned long long)attr->size, data[i],
 					base ? (int)base->op : -1, base && i < base->size ? base->data[i] : 0, k.low, k.high);
@@ -387,7 +450,7 @@ bool eng_goes_on(struct eng *e, unsigned steps)
 			break;
 		}
 	}
-	if (r < 0)
+	if (r < 0 && (r != -ENOSPC || !e->may_fill))
 		return eng_fail(e, "working on after recovery: %d", r);
 	r = ter_fs_sync(e->fs);
 	return r < 0 ? eng_fail(e, "sync after recovery: %d", r) : true;

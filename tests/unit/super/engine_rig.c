@@ -19,6 +19,7 @@ const struct eng_layout eng_layouts[] = {
 	{ "three-unequal", 3, { TER_MIB(12), TER_MIB(20), TER_MIB(33) }, 2, "none", -1 },
 	{ "tight", 1, { 8650752 }, 1, "none", -1 }, /* buckets are used again and again */
 	{ "two-one-lost", 2, { TER_MIB(24), TER_MIB(24) }, 2, "none", 1 },
+	{ "three-one-lost", 3, { TER_MIB(12), TER_MIB(16), TER_MIB(16) }, 2, "none", 2 },
 };
 const unsigned eng_layouts_nr = ARRAY_SIZE(eng_layouts);
 

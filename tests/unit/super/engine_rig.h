@@ -14,6 +14,7 @@
 #define ENG_DEVS_MAX 4
 #define ENG_NODES_MAX 4000
 #define ENG_OPS_MAX 4000
+#define ENG_FLOORS_MAX (2 * ENG_OPS_MAX)
 
 struct eng_layout {
 	const char *name;
@@ -38,8 +39,15 @@ struct eng_data_op {
 /* What a sync made durable. */
 struct eng_base {
 	unsigned op;
+	bool datasync; /* says nothing of times */
 	uint64_t event, size;
 	uint8_t *data;
+};
+/* What a file's times were after an operation. */
+struct eng_times {
+	unsigned op;
+	bool attributes; /* in the transaction of names and attributes; else they come with the data */
+	uint64_t mtime_ns, ctime_ns;
 };
 struct eng_node {
 	uint64_t node;
@@ -49,6 +57,8 @@ struct eng_node {
 	unsigned ops_nr, ops_max;
 	struct eng_base *bases;
 	unsigned bases_nr;
+	struct eng_times *times; /* of a regular file */
+	unsigned times_nr, times_max;
 };
 /* A sync that nobody waits for: what it will have made durable is noted when it says so. */
 #define ENG_ASYNC_MAX 8
@@ -90,13 +100,18 @@ struct eng {
 	struct tree_model *tm;
 	unsigned ops_nr;
 	uint64_t ns_hash[ENG_OPS_MAX + 1]; /* after so many operations */
+	const char *op_name[ENG_OPS_MAX + 1];
 	uint64_t started[ENG_OPS_MAX + 1]; /* event count when operation i (from 1) was issued */
-	struct eng_floor floors[ENG_OPS_MAX];
+	struct eng_floor floors[ENG_FLOORS_MAX];
 	unsigned floors_nr;
 	struct eng_node nodes[ENG_NODES_MAX];
 	unsigned nodes_nr;
 	struct eng_async async[ENG_ASYNC_MAX];
 	const char *last_op; /* what the workload was doing, for messages */
+	bool judge_times;    /* the model knows them: eng_model_root() */
+	const unsigned *weights; /* of eng_step()'s operations, by enum eng_step_kind; NULL: those of every day */
+	bool may_fill;       /* -ENOSPC is an answer */
+	unsigned full_nr;    /* how often it was given */
 	bool faulty;         /* operations may fail for what a fault point makes fail; one that failed changed nothing */
 	int fault_r;         /* what the newest of these said */
 	unsigned failures;   /* how many did */
@@ -144,17 +159,46 @@ bool eng_fsck_clean(struct eng *e);                        /* says what was foun
 /* What @fn says of a run's end when the process dies in it. */
 void eng_guard(const char *line, unsigned seconds);
 
-/* --- workload (engine_ops.c) --- */
+/* --- operations (engine_do.c): false when engine and model differ, or what should work fails --- */
+#define ENG_XATTR_MAX 2000
 void eng_model_new(struct eng *e);   /* an empty pool's */
+bool eng_model_root(struct eng *e);  /* before the first operation: the times of its root directory; from now on times are judged */
 void eng_model_free(struct eng *e);
-bool eng_step(struct eng *e);        /* one operation by e->rnd, compared with the model */
+/* Each operation lies between these. eng_op_next(): what follows is another that one step does. */
+bool eng_op_begin(struct eng *e, const char *name);
+void eng_op_next(struct eng *e);
+bool eng_op_end(struct eng *e, bool ok);
+bool eng_do_create(struct eng *e, struct tm_node *dir, const char *name, uint32_t mode, const char *target, struct tm_node **ret_node); /* NULL: refused */
+bool eng_do_link(struct eng *e, struct tm_node *node, struct tm_node *dir, const char *name);
+bool eng_do_unlink(struct eng *e, struct tm_node *dir, const char *name, bool rmdir);
+bool eng_do_rename(struct eng *e, struct tm_node *from, const char *from_name, struct tm_node *to, const char *to_name, unsigned flags);
+bool eng_do_write(struct eng *e, struct tm_node *node, uint64_t offset, unsigned bytes, bool append);
+bool eng_do_truncate(struct eng *e, struct tm_node *node, uint64_t size);
+bool eng_do_fallocate(struct eng *e, struct tm_node *node, int mode, uint64_t offset, uint64_t end);
+bool eng_do_setxattr(struct eng *e, struct tm_node *node, unsigned which, size_t bytes, uint64_t pattern);
+bool eng_do_removexattr(struct eng *e, struct tm_node *node, unsigned which);
+bool eng_do_chmod(struct eng *e, struct tm_node *node, uint32_t mode, uint32_t uid);
+bool eng_do_fsync(struct eng *e, struct tm_node *node, bool datasync);
+bool eng_do_async_fsync(struct eng *e, struct tm_node *node);
+bool eng_do_sync(struct eng *e);
+bool eng_do_wait(struct eng *e, uint64_t ms);
+bool eng_do_read_only(struct eng *e); /* and back */
 bool eng_sync_all(struct eng *e);    /* an operation of its own */
+void eng_all_durable(struct eng *e); /* what was done so far; something other than an operation made it so */
 void eng_settle(struct eng *e);      /* before a stop: syncs that nobody waited for are over */
 bool eng_stopped(struct eng *e);     /* after a clean stop: all is durable, and what had no name is gone */
+bool eng_gave_up(struct eng *e, int r);
 uint8_t eng_byte(uint64_t pattern, uint64_t offset);
-bool eng_compare(struct eng *e);     /* engine and model are the same now */
+
+/* --- workload (engine_ops.c) --- */
+enum eng_step_kind {
+	ENG_STEP_CREATE, ENG_STEP_LINK, ENG_STEP_UNLINK, ENG_STEP_RENAME, ENG_STEP_WRITE, ENG_STEP_TRUNCATE, ENG_STEP_FALLOCATE, ENG_STEP_XATTR,
+	ENG_STEP_CHMOD, ENG_STEP_FSYNC, ENG_STEP_ASYNC_FSYNC, ENG_STEP_REPLACE, ENG_STEP_SYNC, ENG_STEP_WAIT, ENG_STEP_FILL, ENG_STEP_READ_ONLY, ENG_STEPS_NR,
+};
+bool eng_step(struct eng *e);        /* one operation by e->rnd, compared with the model */
 
 /* --- oracle (engine_oracle.c) --- */
+bool eng_compare(struct eng *e);     /* engine and model are the same now */
 uint64_t eng_hash_bytes(uint64_t h, const void *bytes, size_t nr);
 uint64_t eng_model_hash(struct eng *e);
 /* The pool now running against the history, as of a cut before @event. */
