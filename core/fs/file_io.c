@@ -65,6 +65,8 @@ static void written(struct ter_inode *inode, uint64_t end, int64_t now)
 	if (a->size < end)
 		a->size = inode->file.size = end;
 	inode->size_pending = 0;
+	if (now < a->ctime_ns)
+		inode->ctime_before_ns = ter_max(inode->ctime_before_ns, a->ctime_ns);
 	a->mtime_ns = a->ctime_ns = now;
 	was_lazy = inode->lazy;
 	inode->lazy = true;

@@ -29,14 +29,17 @@ static uint64_t take_lazy(struct ter_inode *inode, struct ter_inode_attr *attr)
 	return size;
 }
 
-/* Without the inode's lock: an operation's times may be in the key already and in memory only soon. Every change moves ctime on, unless the clock was set back. */
+/*
+ * Without the inode's lock: an operation's times may be in the key already and in memory only soon. Every change moves ctime on: a key's that is newer than any that memory had is
+ * such a one; one that memory had before the clock was set back is not.
+ */
 static uint64_t take_lazy_of_now(struct ter_inode *inode, struct ter_inode_attr *attr)
 {
 	uint64_t size;
 	bool kept;
 
 	ter_lock_acquire(&inode->attr_lock);
-	kept = inode->lazy && attr->ctime_ns > inode->attr.ctime_ns;
+	kept = inode->lazy && attr->ctime_ns > ter_max(inode->attr.ctime_ns, inode->ctime_before_ns);
 	inode->times_kept |= kept;
 	size = ter_max(inode->attr.size, inode->size_pending);
 	ter_lock_release(&inode->attr_lock);

@@ -59,6 +59,7 @@ struct ter_inode {
 	bool lazy;                    /* lazy fields in memory are newer than the key */
 	bool gone;                    /* reaped: the key is deleted; set with `lock` held, too */
 	uint64_t changes;             /* counts changes of lazy fields */
+	int64_t ctime_before_ns;      /* newest ctime that memory had before the clock was set back */
 	bool times_kept;              /* write-back left the key's times as they were, since they looked newer */
 	uint64_t size_pending;        /* how far a write in progress reaches; 0: none */
 
@@ -100,6 +101,7 @@ struct ter_vfs {
 	_Atomic(struct ter_journal *) journal;
 	_Atomic bool read_only;
 	_Atomic bool refused;       /* ter_vfs_refuse_writes() */
+	_Atomic bool closing;       /* read-only, but not all is written yet */
 	struct ter_inside inside[TER_INSIDE_SHARDS];
 	struct ter_lock inside_lock; /* rank LEAF */
 	struct ter_waitq inside_wq;  /* somebody left while it is read-only */
