@@ -30,6 +30,7 @@ int ter_data_new(const struct ter_data_config *config, struct ter_data **ret_dat
 	data->batch_bytes = ter_min(TER_BATCH_BYTES_MAX, (uint64_t)config->region_bytes / 8);
 	data->batch_bytes = ter_max(data->batch_bytes, cap);
 	ter_lock_init(&data->lock, TER_RANK_DIRTY_POOL);
+	ter_lock_init(&data->flush_lock, TER_RANK_RENAME);
 	ter_lock_init(&data->algo_lock, TER_RANK_FS_STATE);
 	ter_lock_init(&data->bounce_lock, TER_RANK_LEAF);
 	ter_waitq_init(&data->wb_wq);
@@ -159,6 +160,7 @@ void ter_data_free(struct ter_data *data)
 	ter_waitq_destroy(&data->wb_wq);
 	ter_waitq_destroy(&data->space_wq);
 	ter_lock_destroy(&data->lock);
+	ter_lock_destroy(&data->flush_lock);
 	ter_lock_destroy(&data->algo_lock);
 	ter_lock_destroy(&data->bounce_lock);
 	free(data);

@@ -94,6 +94,7 @@ struct ter_data {
 	const struct ter_sb *sb;
 	_Atomic(struct ter_journal *) journal;
 	uint32_t block_bytes, block_sectors;
+	struct ter_lock flush_lock;  /* rank RENAME: one ter_data_flush_all() at a time; held while it waits */
 	uint64_t batch_bytes;        /* most bytes one batch covers, rounded to blocks */
 
 	struct ter_lock lock;        /* rank DIRTY_POOL */

@@ -277,6 +277,8 @@ int ter_data_flush_all(struct ter_data *data)
 	int r, failed = 0;
 	uint64_t gen;
 
+	/* A file that another one has moved to the end is not written yet: who passes it by would be done too early. */
+	ter_lock_acquire(&data->flush_lock);
 	ter_lock_acquire(&data->lock);
 	gen = ++data->gen;
 	data->flushers++;
@@ -304,6 +306,7 @@ int ter_data_flush_all(struct ter_data *data)
 	}
 	data->flushers--;
 	ter_lock_release(&data->lock);
+	ter_lock_release(&data->flush_lock);
 	return failed;
 }
 

@@ -280,6 +280,8 @@ int ter_vfs_write_inodes(struct ter_vfs *vfs)
 	size_t nr;
 	int ret = 0;
 
+	/* One that another pass has taken from the list is not written yet: who does not see it would be done too early. */
+	ter_lock_acquire(&vfs->lazy_pass_lock);
 	ter_lock_acquire(&vfs->lazy_lock);
 	nr = vfs->lazy_nr; /* those of now: others may come as fast as we go */
 	ter_lock_release(&vfs->lazy_lock);
@@ -302,6 +304,7 @@ int ter_vfs_write_inodes(struct ter_vfs *vfs)
 		if (r == -EROFS || r == -EIO)
 			break; /* the journal stopped: the others would not fare better */
 	}
+	ter_lock_release(&vfs->lazy_pass_lock);
 	return ret;
 }
 

@@ -16,6 +16,7 @@ void ter_vfs_free(struct ter_vfs *vfs)
 	}
 	ter_inodes_destroy(vfs);
 	ter_lock_destroy(&vfs->rename_lock);
+	ter_lock_destroy(&vfs->lazy_pass_lock);
 	ter_lock_destroy(&vfs->lazy_lock);
 	ter_lock_destroy(&vfs->reap_lock);
 	ter_lock_destroy(&vfs->damage_lock);
@@ -36,6 +37,7 @@ int ter_vfs_new(const struct ter_vfs_config *config, struct ter_vfs **ret_vfs)
 	atomic_init(&vfs->read_only, config->read_only);
 	atomic_init(&vfs->next_inum, ter_max((uint64_t)TER_INUM_FIRST, config->next_inum));
 	ter_lock_init(&vfs->rename_lock, TER_RANK_RENAME);
+	ter_lock_init(&vfs->lazy_pass_lock, TER_RANK_RENAME);
 	ter_lock_init(&vfs->lazy_lock, TER_RANK_LEAF);
 	ter_lock_init(&vfs->reap_lock, TER_RANK_LEAF);
 	ter_lock_init(&vfs->damage_lock, TER_RANK_LEAF);
@@ -81,13 +83,35 @@ void ter_vfs_set_journal(struct ter_vfs *vfs, struct ter_journal *journal, bool 
 		drain_inside(vfs);
 		ter_workq_drain(vfs->wq); /* what was forgotten before is reaped */
 	} else {
+		ter_vfs_closed(vfs);
 		ter_vfs_reap_queued(vfs); /* what was forgotten meanwhile */
 	}
+}
+
+void ter_vfs_close_writes(struct ter_vfs *vfs)
+{
+	atomic_store(&vfs->closing, true);
+	ter_vfs_set_journal(vfs, atomic_load(&vfs->journal), true);
+}
+
+void ter_vfs_closed(struct ter_vfs *vfs)
+{
+	atomic_store(&vfs->closing, false);
+	ter_vfs_wake_drain(vfs);
+}
+
+static void wait_closed(struct ter_vfs *vfs)
+{
+	ter_lock_acquire(&vfs->inside_lock);
+	while (atomic_load(&vfs->closing) && !atomic_load(&vfs->refused))
+		ter_waitq_wait(&vfs->inside_wq, &vfs->inside_lock);
+	ter_lock_release(&vfs->inside_lock);
 }
 
 void ter_vfs_refuse_writes(struct ter_vfs *vfs)
 {
 	atomic_store(&vfs->refused, true);
+	ter_vfs_wake_drain(vfs);
 }
 
 /* --- the root --- */
@@ -129,7 +153,7 @@ int ter_vfs_format(struct ter_vfs *vfs)
 
 /* --- all of it --- */
 
-int ter_vfs_sync(struct ter_vfs *vfs)
+static int sync_inside(struct ter_vfs *vfs)
 {
 	_cleanup_(ter_vfs_leavep) struct ter_inside_ref inside = ter_vfs_enter(vfs);
 	struct ter_journal *journal = atomic_load(&vfs->journal);
@@ -137,8 +161,10 @@ int ter_vfs_sync(struct ter_vfs *vfs)
 
 	if (atomic_load(&vfs->refused))
 		return -EROFS; /* what was changed before will never be durable */
+	if (!inside.at && atomic_load(&vfs->closing))
+		return -EINPROGRESS;
 	if (!inside.at || !journal)
-		return 0; /* nothing was changed */
+		return 0; /* nothing was changed, or all was written */
 	r = ter_data_flush_all(vfs->config.data);
 	if (r < 0)
 		return r;
@@ -146,6 +172,15 @@ int ter_vfs_sync(struct ter_vfs *vfs)
 	if (r < 0)
 		return r;
 	return ter_journal_flush(journal, ter_journal_open_seq(journal));
+}
+
+int ter_vfs_sync(struct ter_vfs *vfs)
+{
+	int r;
+
+	while ((r = sync_inside(vfs)) == -EINPROGRESS)
+		wait_closed(vfs);
+	return r;
 }
 
 /* --- recovery --- */

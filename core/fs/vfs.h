@@ -77,6 +77,12 @@ struct ter_vfs_config {
 int ter_vfs_new(const struct ter_vfs_config *config, struct ter_vfs **ret_vfs);
 void ter_vfs_free(struct ter_vfs *vfs); /* everything written back before; NULL is fine */
 void ter_vfs_set_journal(struct ter_vfs *vfs, struct ter_journal *journal, bool read_only);
+/*
+ * On the way to read-only: new writers get -EROFS, those inside have finished when this returns, and a sync waits until it is known that all was written (ter_vfs_closed(), from whoever
+ * writes it) or that writing goes on (ter_vfs_set_journal(), ter_vfs_refuse_writes()).
+ */
+void ter_vfs_close_writes(struct ter_vfs *vfs);
+void ter_vfs_closed(struct ter_vfs *vfs);
 void ter_vfs_refuse_writes(struct ter_vfs *vfs);   /* after an error: every change, and sync, is -EROFS from now on. From any task; never waits */
 int ter_vfs_format(struct ter_vfs *vfs);           /* fresh pool: the root directory */
 uint64_t ter_vfs_next_inum(struct ter_vfs *vfs);   /* bound below which every number in use lies (for clean stop and CLOCK records) */

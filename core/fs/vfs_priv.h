@@ -116,6 +116,7 @@ struct ter_vfs {
 	_Atomic uint64_t inum_bound;  /* what CLOCK records say: above every number in use */
 	_Atomic uint64_t inum_logged; /* what is known to stand in the journal */
 
+	struct ter_lock lazy_pass_lock; /* rank RENAME: one ter_vfs_write_inodes() at a time; held while it waits */
 	struct ter_lock lazy_lock; /* rank LEAF */
 	struct ter_list lazy_list;
 	size_t lazy_nr;

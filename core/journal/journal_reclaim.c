@@ -51,6 +51,25 @@ static uint64_t target_seq(struct ter_journal *j)
 	return whole_replay(j, target);
 }
 
+/*
+ * Where so much is used that only reclaim goes on: what has to go for one more bucket. By steps, since what its owners commit meanwhile has to fit into what is left, and each step gives
+ * some back. 0: none is so full.
+ */
+static uint64_t step_seq(struct ter_journal *j)
+{
+	uint64_t least = 0;
+
+	for (unsigned i = 0; i < TER_DEVS_MAX; i++) {
+		const struct ter_jring *ring = j->ring[i];
+
+		if (!ter_jring_eligible_(ring) || ter_jring_used(ring) < ring->nr / 2)
+			continue;
+		if (!least || ring->max_seq[ring->tail] < least)
+			least = ring->max_seq[ring->tail];
+	}
+	return whole_replay(j, least);
+}
+
 static int run_owners(struct ter_journal *j, uint64_t seq)
 {
 	for (unsigned i = 0; i < j->reclaimers_nr; i++) {
@@ -115,7 +134,8 @@ struct pace {
 /* Lock held, dropped meanwhile. */
 static void keep_space(struct ter_journal *j, struct pace *pace)
 {
-	int r = reclaim(j, target_seq(j));
+	const uint64_t step = step_seq(j);
+	int r = reclaim(j, step ? step : target_seq(j));
 
 	if (r > 0) {
 		*pace = (struct pace){ 0 };

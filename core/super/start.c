@@ -372,7 +372,7 @@ static int stop_clean(struct ter_fs *fs, struct ter_error *error)
 	uint64_t last_seq;
 	int r;
 
-	ter_vfs_set_journal(fs->vfs, fs->journal, true); /* new writers get EROFS; those inside finish, and so does reaping */
+	ter_vfs_close_writes(fs->vfs); /* new writers get EROFS; those inside finish, and so does reaping */
 	r = flush_everything(fs);
 	if (r < 0)
 		return ter_fail_errno(error, r, "What is in memory cannot be written: %s.", strerror(-r));
@@ -399,7 +399,11 @@ static int stop_clean(struct ter_fs *fs, struct ter_error *error)
 
 int ter_super_end_writing(struct ter_fs *fs, struct ter_error *error)
 {
-	return stop_clean(fs, error);
+	const int r = stop_clean(fs, error);
+
+	if (r >= 0)
+		ter_vfs_closed(fs->vfs);
+	return r;
 }
 
 static void halt_tasks(struct ter_fs *fs)
@@ -445,6 +449,10 @@ int ter_fs_stop(struct ter_fs *fs, struct ter_error *error)
 			r = fail_on_request(&fault_stop, error);
 		if (r >= 0 && fs->access == TER_ACCESS_RW && !fs->emergency)
 			r = stop_clean(fs, error);
+		if (r >= 0 && fs->vfs)
+			ter_vfs_closed(fs->vfs);
+		else if (fs->vfs)
+			ter_vfs_refuse_writes(fs->vfs); /* a sync that waits is told that it was not */
 	}
 	if (fs->state != TER_FS_STOPPED) {
 		halt_tasks(fs);
@@ -517,6 +525,7 @@ static int to_read_only(struct ter_fs *fs, struct ter_error *error)
 		stay_read_write(fs);
 		return r;
 	}
+	ter_vfs_closed(fs->vfs);
 	fs->read_only = true;
 	ter_super_set_state(fs, TER_FS_RUNNING, TER_ACCESS_RO);
 	return 0;
