@@ -320,7 +320,7 @@ static void flip(struct child *c)
 	ter_error_clear(&c->error);
 	if (r >= 0)
 		r = ter_fs_set_read_only(c->fs, false, &c->error);
-	if (r < 0 && !atomic_load(&st->faulty) && !(c->error.kind == TER_ERR_FSCK_REQUIRED && (st->pool.mode == ST_DAMAGE || st->pool.mode == ST_ABSENT)))
+	if (r < 0 && !atomic_load(&st->faulty) && !(c->error.kind == TER_ERR_FSCK_REQUIRED && st->pool.mode != ST_PLAIN))
 		st_finding("going read-write: %s", c->error.text);
 	if (r < 0)
 		atomic_store(&st->request, ST_STOP); /* metadata was found damaged: the next start checks, and goes on */
@@ -339,7 +339,7 @@ static void set(struct child *c, const char *name, const char *text)
 static void change_option(struct child *c)
 {
 	static const char *const compressions[] = { "none", "lz4", "zstd:1" }, *const checksums[] = { "crc32c", "xxh3" };
-	static const char *const extents[] = { "4K", "16K", "128K", "1M" }, *const inlines[] = { "0", "512", "4096" }, *const in_journal[] = { "0", "4096", "64K" };
+	static const char *const extents[] = { "16K", "64K", "128K", "1M" }, *const inlines[] = { "0", "512", "4096" }, *const in_journal[] = { "0", "4096", "64K" };
 	const char *const copies = st_below(&c->rnd, 2) ? "1" : "2";
 	const unsigned algo = st_below(&c->rnd, 3);
 
