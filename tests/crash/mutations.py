@@ -127,8 +127,6 @@ MUTATIONS = [
         'core/data/punch.c', '\tr = zero_edge(op, op->from, head_end);\n\tif (r < 0 ||', '\tr = 0;\n\tif (r < 0 ||')]),
     ('the zeros of a hole\'s edges are not in the journal', REST, 'mixes', [(
         'core/data/punch.c', '\t\tr = ter_trans_log(trans, TER_JREC_DATA, iov, 2);', '\t\tr = iov[1].iov_len > TER_MIB(64);')]),
-    ('the size on disk runs ahead of the data', CORE, 'mixes', [(
-        'core/fs/inode_stage.c', '\tsize = ter_min(size, size_to); /* D4 */', '\t(void)size_to;')]),
 
     # --- files and directories ---
     ('rename is a link and an unlink', CORE, 'ace', [(
