@@ -19,6 +19,7 @@ static const struct mix {
 	unsigned ops; /* of each life */
 	unsigned weights[ENG_STEPS_NR];
 	uint32_t journal_bytes, journal_data_max; /* 0: the rig's */
+	uint32_t flush_ms;
 	uint64_t dev_bytes;                       /* of each member; 0: the layout's */
 	bool may_fill;                            /* it begins with as much as fits */
 	unsigned ballast;                         /* or with so many large files */
@@ -41,6 +42,11 @@ static const struct mix {
 	  { [ENG_STEP_CREATE] = 20, [ENG_STEP_UNLINK] = 8, [ENG_STEP_RENAME] = 12, [ENG_STEP_LINK] = 4, [ENG_STEP_CHMOD] = 10, [ENG_STEP_XATTR] = 90,
 	    [ENG_STEP_WRITE] = 4 },
 	  .journal_bytes = 512 << 10 },
+	/* Write-back comes every few operations, and beside it what is journaled of the same blocks. */
+	{ "write-back beside fsync", 220,
+	  { [ENG_STEP_CREATE] = 4, [ENG_STEP_WRITE] = 8, [ENG_STEP_TRUNCATE] = 1, [ENG_STEP_CHMOD] = 3, [ENG_STEP_FSYNC] = 4, [ENG_STEP_ASYNC_FSYNC] = 4,
+	    [ENG_STEP_REPLACE] = 1, [ENG_STEP_POKE] = 80 },
+	  .flush_ms = 4 },
 	/* What is freed is soon used again. */
 	{ "little space", 110,
 	  { [ENG_STEP_CREATE] = 8, [ENG_STEP_UNLINK] = 4, [ENG_STEP_WRITE] = 6, [ENG_STEP_TRUNCATE] = 12, [ENG_STEP_FSYNC] = 1, [ENG_STEP_WAIT] = 14,
@@ -124,6 +130,8 @@ static void one_run(struct crash *c, unsigned layout_nr, unsigned mix_nr, unsign
 	e->may_fill = mix->may_fill;
 	if (mix->journal_bytes)
 		e->options.journal_size = mix->journal_bytes;
+	if (mix->flush_ms)
+		e->options.journal_flush_ms = mix->flush_ms;
 	if (mix->journal_data_max)
 		e->options.journal_data_max = mix->journal_data_max;
 	eng_guard(run.name, 120);

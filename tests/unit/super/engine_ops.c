@@ -7,6 +7,7 @@
 #include "engine_rig.h"
 
 #define NODES_FULL (TM_NODES_MAX - 10)
+#define POKE_NS_MAX 400000 /* about as long as two requests take */
 
 static const char *const names[] = { "a", "b", "c", "d", "e", "f", "g", "h", "name of some length.txt", "x.o", "y.o", "z.o" };
 
@@ -199,6 +200,22 @@ static bool do_replace(struct eng *e)
 	return e->failures != failures || eng_below(e, 2) == 0 || eng_do_fsync(e, dir, false);
 }
 
+/* A little into one place of one file, again and again, each at some moment of what the last one set off. */
+static bool do_poke(struct eng *e)
+{
+	struct tm_node *node = NULL;
+
+	for (unsigned i = 0; i < TM_NODES_MAX && !node; i++)
+		if (e->tm->nodes[i].used && e->tm->nodes[i].nlink && S_ISREG(e->tm->nodes[i].mode))
+			node = &e->tm->nodes[i];
+	if (!node)
+		return true;
+	ter_sleep_ns(e->exec, eng_below(e, POKE_NS_MAX));
+	if (!eng_do_write(e, node, eng_below(e, 6000), 1 + eng_below(e, 200), false))
+		return false;
+	return eng_below(e, 4) ? eng_do_async_fsync(e, node) : eng_do_fsync(e, node, false);
+}
+
 static bool do_wait(struct eng *e)
 {
 	return eng_do_wait(e, eng_below(e, 4) ? eng_below(e, 400) : 3ull * e->options.journal_flush_ms);
@@ -226,6 +243,7 @@ bool eng_step(struct eng *e)
 		[ENG_STEP_SYNC] = { "sync", eng_do_sync, 2 },
 		[ENG_STEP_WAIT] = { "wait", do_wait, 4 },
 		[ENG_STEP_FILL] = { "fill", do_fill, 0 },
+		[ENG_STEP_POKE] = { "poke", do_poke, 0 },
 		[ENG_STEP_READ_ONLY] = { "read-only and back", eng_do_read_only, 0 },
 	};
 	unsigned sum = 0, dice;
