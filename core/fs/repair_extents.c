@@ -10,13 +10,13 @@
 
 /* --- one key --- */
 
-enum todo { TODO_NOTHING, TODO_DELETE, TODO_TRIM, TODO_ERROR };
+enum cure { CURE_NOTHING, CURE_DELETE, CURE_TRIM, CURE_ERROR };
 
 struct extent_fix {
 	struct ter_fixer *f;
 	struct ter_pos pos;
-	enum todo todo;
-	uint64_t start; /* TODO_TRIM: what is before goes */
+	enum cure cure;
+	uint64_t start; /* CURE_TRIM: what is before goes */
 	bool alone;     /* derived keys are not touched */
 };
 
@@ -30,13 +30,13 @@ static int extent_fn(struct ter_trans *trans, void *arg)
 	r = ter_trans_get(trans, TER_BTREE_EXTENTS, x->pos, &old);
 	if (r < 0)
 		return r == -ENOENT ? 0 : r;
-	if (x->todo == TODO_ERROR) {
+	if (x->cure == CURE_ERROR) {
 		key = (struct ter_key){ .pos = old.pos, .size = old.size, .type = TER_KEY_ERROR };
 		return ter_trans_update(trans, TER_BTREE_EXTENTS, old.pos, &old, &key);
 	}
 	if (x->alone)
 		return ter_trans_update(trans, TER_BTREE_EXTENTS, old.pos, &old, NULL);
-	return ter_extents_stage_trim(config->alloc, trans, config->sb->sb, &old, x->todo == TODO_DELETE ? old.pos.offset : x->start);
+	return ter_extents_stage_trim(config->alloc, trans, config->sb->sb, &old, x->cure == CURE_DELETE ? old.pos.offset : x->start);
 }
 
 static int do_fix(struct ter_fixer *f, struct extent_fix *x)
@@ -115,17 +115,17 @@ static int fix_overlap(struct ter_fixer *f, const struct ter_key *key)
 		if (there < 0)
 			return there;
 		x.alone = false; /* derived keys that are not there, or another's, make it go alone */
-		x.todo = TODO_DELETE;
+		x.cure = CURE_DELETE;
 		if (here && !there) {
 			x.pos = other;
 		} else if (!here && there) {
 			x.pos = key->pos;
 		} else {
 			x.pos = key->pos;
-			x.todo = TODO_TRIM;
+			x.cure = CURE_TRIM;
 			x.start = other.offset;
 		}
-		r = ter_repair_want(f->repair, "files", x.todo == TODO_TRIM ?
+		r = ter_repair_want(f->repair, "files", x.cure == CURE_TRIM ?
 				    "File %" PRIu64 " has an extent up to byte %" PRIu64 " that begins within the one before it: it is cut." :
 				    "File %" PRIu64 " has an extent up to byte %" PRIu64 " over another that has its data: it is removed.",
 				    x.pos.inode, x.pos.offset << TER_SECTOR_SHIFT);
@@ -147,13 +147,13 @@ struct walk {
 static int fix_impossible(struct ter_fixer *f, const struct ter_key *key)
 {
 	const uint32_t align = (f->vfs->config.sb->sb->options.block_size >> TER_SECTOR_SHIFT) - 1;
-	struct extent_fix x = { .f = f, .pos = key->pos, .todo = TODO_DELETE, .alone = true };
+	struct extent_fix x = { .f = f, .pos = key->pos, .cure = CURE_DELETE, .alone = true };
 	int r;
 
 	if (key->type == TER_KEY_EXTENT && key->size && key->pos.offset >= key->size && !(key->size & align) && !(key->pos.offset & align) &&
 	    key->size <= TER_EXTENT_SECTORS_MAX)
-		x.todo = TODO_ERROR;
-	r = ter_repair_want(f->repair, "files", x.todo == TODO_ERROR ?
+		x.cure = CURE_ERROR;
+	r = ter_repair_want(f->repair, "files", x.cure == CURE_ERROR ?
 			    "File %" PRIu64 " has an extent up to byte %" PRIu64 " that cannot be valid: its data is lost, and reading it says so." :
 			    "File %" PRIu64 " has an extent up to byte %" PRIu64 " that cannot be valid: it is removed.",
 			    key->pos.inode, key->pos.offset << TER_SECTOR_SHIFT);
@@ -162,7 +162,7 @@ static int fix_impossible(struct ter_fixer *f, const struct ter_key *key)
 
 static int remove_stray(struct ter_fixer *f, const struct ter_key *key, const char *why)
 {
-	struct extent_fix x = { .f = f, .pos = key->pos, .todo = TODO_DELETE };
+	struct extent_fix x = { .f = f, .pos = key->pos, .cure = CURE_DELETE };
 	int r;
 
 	r = ter_repair_want(f->repair, "files", "%s %" PRIu64 ": an extent up to byte %" PRIu64 " is removed.", why, key->pos.inode,

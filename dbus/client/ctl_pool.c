@@ -84,24 +84,31 @@ static int check_paths(int argc, char **argv)
 	return code;
 }
 
+/* A variant of "as", which the message stands before. */
+static int each_sentence(sd_bus_message *m, void (*fn)(const char *text))
+{
+	const char *text;
+	int r = sd_bus_message_enter_container(m, 'v', "as");
+
+	if (r >= 0)
+		r = sd_bus_message_enter_container(m, 'a', "s");
+	while (r >= 0 && (r = sd_bus_message_read(m, "s", &text)) > 0)
+		fn(text);
+	if (r >= 0)
+		r = sd_bus_message_exit_container(m);
+	return r < 0 ? r : sd_bus_message_exit_container(m);
+}
+
 /* The result's "warnings" (as). */
 static int print_warnings(sd_bus_message *result)
 {
-	const char *key, *text;
+	const char *key;
 	int r = sd_bus_message_enter_container(result, 'a', "{sv}");
 
 	while (r >= 0 && (r = sd_bus_message_enter_container(result, 'e', "sv")) > 0) {
 		r = sd_bus_message_read(result, "s", &key);
 		if (r >= 0 && strcmp(key, "warnings") == 0) {
-			r = sd_bus_message_enter_container(result, 'v', "as");
-			if (r >= 0)
-				r = sd_bus_message_enter_container(result, 'a', "s");
-			while (r >= 0 && (r = sd_bus_message_read(result, "s", &text)) > 0)
-				ctl_warn(text);
-			if (r >= 0)
-				r = sd_bus_message_exit_container(result);
-			if (r >= 0)
-				r = sd_bus_message_exit_container(result);
+			r = each_sentence(result, ctl_warn);
 		} else if (r >= 0) {
 			r = sd_bus_message_skip(result, "v");
 		}
@@ -317,6 +324,11 @@ int ctl_cmd_sync(struct ctl *ctl, int argc, char **argv)
 	return code == CTL_OK ? ctl_call(ctl, path, FS, "Sync", NULL, "") : code;
 }
 
+static void print_line(const char *text)
+{
+	printf("%s\n", text);
+}
+
 /* The result's "errors" (t) and "messages" (as). */
 static int print_findings(sd_bus_message *result, uint64_t *ret_errors)
 {
@@ -324,21 +336,13 @@ static int print_findings(sd_bus_message *result, uint64_t *ret_errors)
 
 	*ret_errors = 0;
 	while (r >= 0 && (r = sd_bus_message_enter_container(result, 'e', "sv")) > 0) {
-		const char *key, *text;
+		const char *key;
 
 		r = sd_bus_message_read(result, "s", &key);
 		if (r >= 0 && strcmp(key, "errors") == 0) {
 			r = sd_bus_message_read(result, "v", "t", ret_errors);
 		} else if (r >= 0 && strcmp(key, "messages") == 0) {
-			r = sd_bus_message_enter_container(result, 'v', "as");
-			if (r >= 0)
-				r = sd_bus_message_enter_container(result, 'a', "s");
-			while (r >= 0 && (r = sd_bus_message_read(result, "s", &text)) > 0)
-				printf("%s\n", text);
-			if (r >= 0)
-				r = sd_bus_message_exit_container(result);
-			if (r >= 0)
-				r = sd_bus_message_exit_container(result);
+			r = each_sentence(result, print_line);
 		} else if (r >= 0) {
 			r = sd_bus_message_skip(result, "v");
 		}

@@ -94,14 +94,21 @@ static void server_start(struct server *server, struct td_session *s, unsigned i
 	assert_int_equal(pthread_create(&server->thread, NULL, server_main, server), 0);
 }
 
+static void need_two_cores(void)
+{
+	if (cpus[1] >= 0)
+		return;
+	print_message("This process may use one core only: there is no other one to stand aside for.\n");
+	skip();
+}
+
 static void a_reader_without_clients_stands_aside_until_one_comes(void **state)
 {
 	struct td_session s;
 	struct client here, there;
 	struct server a, b;
 
-	if (cpus[1] < 0)
-		skip();
+	need_two_cores();
 	session_init(&s, 2);
 	client_start(&here, cpus[0]);
 	client_start(&there, cpus[1]);
@@ -132,8 +139,7 @@ static void the_last_reader_stays(void **state)
 	struct client there;
 	struct server a;
 
-	if (cpus[1] < 0)
-		skip();
+	need_two_cores();
 	session_init(&s, 2);
 	client_start(&there, cpus[1]);
 	server_start(&a, &s, 0, there.tid); /* reader 1 never joins */
@@ -150,8 +156,7 @@ static void one_that_leaves_calls_the_others(void **state)
 	struct client there;
 	struct server a;
 
-	if (cpus[1] < 0)
-		skip();
+	need_two_cores();
 	session_init(&s, 2);
 	client_start(&there, cpus[1]);
 	td_duty_join(&s);

@@ -148,6 +148,18 @@ bool eng_fail(struct eng *e, const char *fmt, ...) TER_PRINTF(2, 3);
 		if (!(condition))                                                                                      \
 			return eng_fail(e, "%s:%d: %s", __FILE__, __LINE__, #condition);                               \
 	} while (0)
+/* The same for a call that returns a negative errno, with what the engine says of it; and for one that has noted its failure itself. */
+#define MUST(e, call)                                                                                                  \
+	do {                                                                                                           \
+		const int r_ = (int)(call);                                                                            \
+		if (r_ < 0)                                                                                            \
+			return eng_fail(e, "%s:%d: %s: %d, %s", __FILE__, __LINE__, #call, r_, (e)->error.text);       \
+	} while (0)
+#define SAY(call)                                                                                                      \
+	do {                                                                                                           \
+		if (!(call))                                                                                           \
+			return false;                                                                                  \
+	} while (0)
 
 /* Inside a run. 0 or a negative errno with e->error. */
 int eng_format(struct eng *e);

@@ -18,13 +18,6 @@
 
 static uint8_t content[FILE_BYTES], got[FILE_BYTES];
 
-#define MUST(e, call)                                                                                                  \
-	do {                                                                                                           \
-		const int r_ = (int)(call);                                                                            \
-		if (r_ < 0)                                                                                            \
-			return eng_fail(e, "%s:%d: %s: %d, %s", __FILE__, __LINE__, #call, r_, (e)->error.text);       \
-	} while (0)
-
 /* --- every copy of a file's data is spoilt --- */
 
 struct copies {

@@ -15,18 +15,6 @@
 #define BIG_BYTES 60000u /* more than the journal takes: goes into an extent, with one write */
 #define SMALL_BYTES 300u
 
-#define MUST(e, call)                                                                                                  \
-	do {                                                                                                           \
-		const int r_ = (call);                                                                                 \
-		if (r_ < 0)                                                                                            \
-			return eng_fail(e, "%s:%d: %s: %d, %s", __FILE__, __LINE__, #call, r_, (e)->error.text);       \
-	} while (0)
-#define SAY(call)                                                                                                      \
-	do {                                                                                                           \
-		if (!(call))                                                                                           \
-			return false;                                                                                  \
-	} while (0)
-
 struct test {
 	bool (*fn)(struct eng *e);
 };

@@ -61,18 +61,6 @@ struct workload {
 	bool (*after)(struct eng *e, struct run *run); /* a scheduler run of its own */
 };
 
-#define MUST(e, call)                                                                                                  \
-	do {                                                                                                           \
-		const int r_ = (call);                                                                                 \
-		if (r_ < 0)                                                                                            \
-			return eng_fail(e, "%s:%d: %s: %d, %s", __FILE__, __LINE__, #call, r_, (e)->error.text);       \
-	} while (0)
-#define SAY(call)                                                                                                      \
-	do {                                                                                                           \
-		if (!(call))                                                                                           \
-			return false;                                                                                  \
-	} while (0)
-
 static void arm(struct eng *e, const struct run *run)
 {
 	const struct ter_fault_rule rule = { .nth = run->nth, .times = run->times };

@@ -54,18 +54,6 @@ static void done(struct eng *e)
 	eng_free(e);
 }
 
-#define MUST(e, call)                                                                                                  \
-	do {                                                                                                           \
-		const int r_ = (call);                                                                                 \
-		if (r_ < 0)                                                                                            \
-			return eng_fail(e, "%s:%d: %s: %d, %s", __FILE__, __LINE__, #call, r_, (e)->error.text);       \
-	} while (0)
-#define SAY(call)                                                                                                      \
-	do {                                                                                                           \
-		if (!(call))                                                                                           \
-			return false;                                                                                  \
-	} while (0)
-
 static bool steps(struct eng *e, unsigned nr)
 {
 	for (unsigned i = 0; i < nr; i++)
