@@ -263,7 +263,8 @@ static bool times_allowed(const struct eng_node *h, const struct ter_attr *attr,
 	for (unsigned i = 0; i < h->times_nr; i++)
 		if (h->times[i].op <= since)
 			from = i;
-	for (unsigned i = from; i < h->times_nr && h->times[i].op <= k.high; i++) {
+	/* A sync that found nothing of the file to write promises its times, and nothing of other files: it may lie behind the moment that the names are of. */
+	for (unsigned i = from; i < h->times_nr && (i == from || h->times[i].op <= k.high); i++) {
 		const struct eng_times *t = &h->times[i];
 
 		if (t->attributes && t->op <= k.low)
