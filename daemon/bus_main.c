@@ -22,6 +22,11 @@ int main(int argc, char **argv)
 	}
 	td_process_init();
 	r = td_engine_init(&engine, &args.engine, &error);
+	if (r >= 0) {
+		r = td_engine_plugins(&engine, &error); /* before the sandbox, and before anybody asks what there is */
+		if (r < 0)
+			td_engine_destroy(&engine);
+	}
 	if (r < 0) {
 		td_log(LOG_ERR, NULL, "%s", error.text);
 		return 1;

@@ -40,12 +40,12 @@ static void region_put(void *arg, void *base, size_t bytes)
 	munmap(base, bytes);
 }
 
-static int load_plugins(struct td_engine *engine, bool allow_plugin_path, struct ter_error *error)
+static int load_plugins(struct td_engine *engine, struct ter_error *error)
 {
 	char **dirs;
 	int r;
 
-	r = ter_plugins_default_dirs(allow_plugin_path, &dirs);
+	r = ter_plugins_default_dirs(engine->allow_plugin_path, &dirs);
 	if (r >= 0) {
 		r = ter_plugins_load(&engine->plugins, (const char *const *)dirs, log_plugin, NULL);
 		ter_plugins_free_dirs(dirs);
@@ -53,17 +53,50 @@ static int load_plugins(struct td_engine *engine, bool allow_plugin_path, struct
 	return r < 0 ? ter_fail_errno(error, r, "The plugins cannot be loaded: %s.", strerror(-r)) : 0;
 }
 
+static void *loader(void *arg)
+{
+	struct td_engine *engine = arg;
+
+	engine->load_result = load_plugins(engine, &engine->load_error);
+	return NULL;
+}
+
+int td_engine_plugins(struct td_engine *engine, struct ter_error *error)
+{
+	if (engine->loading) {
+		pthread_join(engine->loader, NULL);
+		engine->loading = false;
+	}
+	if (engine->load_result < 0) {
+		if (error)
+			*error = engine->load_error;
+		return engine->load_result;
+	}
+	engine->env.codecs = ter_plugins_codecs(engine->plugins);
+	return 0;
+}
+
+static int codecs_get(void *arg, const struct ter_codecs **ret_codecs, struct ter_error *error)
+{
+	struct td_engine *engine = arg;
+	const int r = td_engine_plugins(engine, error);
+
+	if (r >= 0)
+		*ret_codecs = engine->env.codecs;
+	return r;
+}
+
 int td_engine_init(struct td_engine *engine, const struct td_engine_params *params, struct ter_error *error)
 {
 	int r;
 
-	*engine = (struct td_engine){ 0 };
+	*engine = (struct td_engine){ .allow_plugin_path = params->allow_plugin_path };
 	r = ter_self_test(error);
 	if (r < 0)
 		return r;
-	r = load_plugins(engine, params->allow_plugin_path, error);
-	if (r < 0)
-		return r;
+	engine->loading = pthread_create(&engine->loader, NULL, loader, engine) == 0;
+	if (!engine->loading)
+		loader(engine);
 	engine->exec = ter_exec_new_threads();
 	if (!engine->exec) {
 		td_engine_destroy(engine);
@@ -75,13 +108,15 @@ int td_engine_init(struct td_engine *engine, const struct td_engine_params *para
 		return r;
 	}
 	engine->env = (struct ter_env){
-		.exec = engine->exec, .io = engine->io, .codecs = ter_plugins_codecs(engine->plugins), .region_get = region_get, .region_put = region_put,
+		.exec = engine->exec, .io = engine->io, .codecs_get = codecs_get, .codecs_arg = engine, .region_get = region_get, .region_put = region_put,
 	};
 	return 0;
 }
 
 void td_engine_destroy(struct td_engine *engine)
 {
+	if (engine->loading)
+		pthread_join(engine->loader, NULL);
 	ter_io_free(engine->io);
 	ter_exec_free(engine->exec);
 	ter_plugins_free(engine->plugins);

@@ -94,6 +94,8 @@ static int once_format(struct td_engine *engine, int argc, char **argv)
 	uint8_t uuid[16];
 	int r;
 
+	if (td_engine_plugins(engine, &error) < 0)
+		return fail(&error);
 	ter_options_default(&options);
 	for (int i = 1; i < argc; i++) {
 		if (strcmp(argv[i], "--force") == 0) {

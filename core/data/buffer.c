@@ -64,10 +64,6 @@ int ter_pool_init(struct ter_pool *pool, void *region, size_t bytes)
 		return -ENOMEM;
 	}
 	carve(pool);
-	for (uint32_t i = pool->segs_nr; i-- > 0;) {
-		pool->segs[i].next = pool->free_segs;
-		pool->free_segs = &pool->segs[i];
-	}
 	pool->free_segs_nr = pool->segs_nr;
 	return 0;
 }
@@ -141,9 +137,12 @@ struct ter_seg *ter_pool_seg_get(struct ter_pool *pool)
 {
 	struct ter_seg *seg = pool->free_segs;
 
-	if (!seg)
+	if (seg)
+		pool->free_segs = seg->next;
+	else if (pool->segs_begun < pool->segs_nr)
+		seg = &pool->segs[pool->segs_begun++];
+	else
 		return NULL;
-	pool->free_segs = seg->next;
 	pool->free_segs_nr--;
 	*seg = (struct ter_seg){ .page = TER_PAGE_NONE };
 	ter_list_init(&seg->new_link);

@@ -82,7 +82,7 @@ struct ter_pool {
 	struct ter_page *page;
 	uint32_t free[TER_BUF_ORDERS]; /* first page of each list */
 	struct ter_seg *segs, *free_segs;
-	uint32_t segs_nr, free_segs_nr;
+	uint32_t segs_nr, free_segs_nr, segs_begun; /* from segs_begun on none was used yet: they are not in free_segs, and their memory is not touched */
 	unsigned order_max;
 };
 

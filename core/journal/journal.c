@@ -261,6 +261,17 @@ static void end_tasks(struct ter_journal *j)
 	exec->ops->join(exec, TAKE_PTR(j->writer));
 }
 
+/* For the next start, which then need not look for the end of each ring. What a member that was away knew of its ring is of another time. */
+static void note_places(struct ter_journal *j)
+{
+	for (unsigned i = 0; i < TER_DEVS_MAX; i++) {
+		struct ter_jring *ring = j->ring[i];
+
+		if (ter_member(j->config.members, i))
+			j->config.members->dev[i].journal_at = ring && ter_jring_eligible_(ring) ? ring->cur + 1 : 0;
+	}
+}
+
 int ter_journal_stop(struct ter_journal *j, uint64_t *ret_seq)
 {
 	uint64_t seq;
@@ -276,8 +287,10 @@ int ter_journal_stop(struct ter_journal *j, uint64_t *ret_seq)
 	seq = j->written_seq;
 	ter_lock_release(&j->lock);
 	end_tasks(j);
-	if (r == 0)
+	if (r == 0) {
+		note_places(j);
 		*ret_seq = seq;
+	}
 	return r;
 }
 

@@ -217,9 +217,18 @@ static void read_headers(struct ter_journal *j, struct ter_jring *ring, struct h
 }
 
 /*
- * Stopped cleanly: the journal was not read, but until a new flush entry is durable the last one of before must stay, or a power cut in between leaves none. It lies
- * in the bucket whose first entry is the newest, or in the one behind it, if that one's beginning could not be written; so both count as used.
+ * Stopped cleanly: the journal was not read, but until a new flush entry is durable the last one of before must stay, or a power cut in between leaves none. The newest
+ * entry was to be written to bucket @newest, the last flush entry lies there or, if that could not be written, in the one before it; so both count as used.
  */
+static void begin_behind(struct ter_journal *j, struct ter_jring *ring, unsigned newest, uint64_t next_seq)
+{
+	ring->cur = newest;
+	ring->tail = (newest + ring->nr - 1) % ring->nr;
+	ring->max_seq[ring->cur] = ring->max_seq[ring->tail] = next_seq - 1;
+	ring->offset_bytes = j->bucket_bytes;
+}
+
+/* Where the superblock does not say it: the newest entry lies in the bucket whose first entry is the newest, or in the one behind it, if that one's beginning could not be written. */
 static int resume_from_headers(struct ter_journal *j, struct ter_jring *ring, uint64_t next_seq)
 {
 	const uint32_t bytes = ter_jring_block_(j, ring);
@@ -254,12 +263,8 @@ static int resume_from_headers(struct ter_journal *j, struct ter_jring *ring, ui
 	ter_lock_destroy(&reads->lock);
 	free(reads->buf);
 	free(reads);
-	if (!newest_seq)
-		return 0;
-	ring->max_seq[newest] = ring->max_seq[(newest + 1) % ring->nr] = next_seq - 1;
-	ring->tail = newest;
-	ring->cur = (newest + 1) % ring->nr;
-	ring->offset_bytes = j->bucket_bytes;
+	if (newest_seq)
+		begin_behind(j, ring, (newest + 1) % ring->nr, next_seq);
 	return 0;
 }
 
@@ -267,6 +272,8 @@ int ter_jring_resume_(struct ter_journal *j, struct ter_jring *ring, uint64_t ne
 {
 	if (j->config.replay)
 		resume_from_replay(j, ring, &j->config.replay->ring[ring->dev->idx]);
+	else if (next_seq > 1 && ring->dev->journal_at >= 1 && ring->dev->journal_at <= ring->nr)
+		begin_behind(j, ring, ring->dev->journal_at - 1, next_seq);
 	else if (next_seq > 1 && ter_dev_online(ring->dev))
 		return resume_from_headers(j, ring, next_seq);
 	return 0;

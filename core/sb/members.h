@@ -67,6 +67,7 @@ struct ter_dev {
 	uint64_t buckets_nr;
 	uint64_t first_bucket;   /* below: superblock copies */
 	struct ter_bucket_range journal[TER_JOURNAL_RANGES_MAX]; /* in ring order; ends with nr == 0 */
+	uint32_t journal_at;     /* place in the ring, from 1, of the bucket that a clean stop wrote last; 0: not known */
 	uint64_t last_mount_ns;  /* real time */
 	uint64_t seen_seq;       /* superblock seq this pool last saw of that member (split brain) */
 	_Atomic uint64_t errors[TER_DEV_ERR_NR];

@@ -79,6 +79,7 @@ static int parse_member(struct decoder *dec, const struct ter_sb_member_disk *di
 	for (unsigned i = 0; i < TER_DEV_ERR_NR; i++)
 		atomic_init(&dev->errors[i], ter_le64_get(disk->errors[i]));
 	dev->errors_since_ns = ter_le64_get(disk->errors_since_ns);
+	dev->journal_at = dec->sb->clean ? ter_le32_get(disk->journal_at) : 0;
 
 	*last_idx = disk->idx;
 	dec->members->nr_slots = disk->idx + 1u;

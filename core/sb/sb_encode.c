@@ -43,7 +43,7 @@ static void section_end(struct out *out, size_t at)
 
 /* --- sections --- */
 
-static void put_member(struct out *out, const struct ter_dev *dev)
+static void put_member(struct out *out, const struct ter_dev *dev, bool clean)
 {
 	struct ter_sb_member_disk *disk = put(out, sizeof(*disk));
 
@@ -61,15 +61,16 @@ static void put_member(struct out *out, const struct ter_dev *dev)
 		disk->errors[i] = ter_le64_make(atomic_load(&dev->errors[i]));
 	disk->errors_since_ns = ter_le64_make(dev->errors_since_ns);
 	memcpy(disk->label, dev->label, strnlen(dev->label, TER_LABEL_MAX));
+	disk->journal_at = ter_le32_make(clean ? dev->journal_at : 0);
 }
 
-static void put_members(struct out *out, const struct ter_members *members)
+static void put_members(struct out *out, const struct ter_members *members, bool clean)
 {
 	size_t at = section_begin(out, TER_SB_SECTION_MEMBERS);
 
 	for (unsigned i = 0; i < TER_DEVS_MAX; i++)
 		if (members->dev[i].used)
-			put_member(out, &members->dev[i]);
+			put_member(out, &members->dev[i], clean);
 	section_end(out, at);
 }
 
@@ -278,7 +279,7 @@ int ter_sb_encode(const struct ter_sb *sb, const struct ter_members *members, un
 	memset(buf, 0, TER_SB_BYTES_MAX);
 	(void)put(&out, sizeof(struct ter_sb_disk)); /* filled last: while full, writes in vain land there */
 
-	put_members(&out, members);
+	put_members(&out, members, sb->clean);
 	put_options(&out, sb);
 	put_algos(&out, &sb->algos);
 	put_replicas(&out, sb);

@@ -110,7 +110,8 @@ struct ter_sb_member_disk {
 	ter_le64 errors[TER_DEV_ERR_NR]; /* 0x40  read, write, checksum, flush: since errors_since_ns */
 	ter_le64 errors_since_ns;     /* 0x60  real time, since 1970 */
 	uint8_t label[TER_LABEL_MAX]; /* 0x68  may be empty */
-	uint8_t zero2[8];             /* 0x88 */
+	ter_le32 journal_at;          /* 0x88  where its journal ended: place in the ring, from 1, of the bucket written last; 0: not known. True while the superblock is clean */
+	uint8_t zero2[4];             /* 0x8c */
 };
 TER_DISK_SIZE(struct ter_sb_member_disk, 0x90);
 TER_DISK_OFFSET(struct ter_sb_member_disk, idx, 0x10);
@@ -125,7 +126,8 @@ TER_DISK_OFFSET(struct ter_sb_member_disk, seen_seq, 0x38);
 TER_DISK_OFFSET(struct ter_sb_member_disk, errors, 0x40);
 TER_DISK_OFFSET(struct ter_sb_member_disk, errors_since_ns, 0x60);
 TER_DISK_OFFSET(struct ter_sb_member_disk, label, 0x68);
-TER_DISK_OFFSET(struct ter_sb_member_disk, zero2, 0x88);
+TER_DISK_OFFSET(struct ter_sb_member_disk, journal_at, 0x88);
+TER_DISK_OFFSET(struct ter_sb_member_disk, zero2, 0x8c);
 
 /*
  * OPTIONS: one for each option, ascending id, each followed by its value: a number as le64 (sizes in bytes, words as their index, switches 0 or 1), or text padded with NULs to

@@ -26,7 +26,9 @@ struct ter_fs;
 struct ter_env {
 	struct ter_exec *exec;
 	struct ter_io *io;
-	const struct ter_codecs *codecs;
+	const struct ter_codecs *codecs; /* NULL: codecs_get() is asked, once the members are open; codecs may be on their way from a disk meanwhile */
+	int (*codecs_get)(void *arg, const struct ter_codecs **ret_codecs, struct ter_error *error);
+	void *codecs_arg;
 	/* Memory that survives a restart of the daemon (a memfd); NULL: plain anonymous memory. Zeroed, page-aligned. */
 	void *(*region_get)(void *arg, const char *name, size_t bytes);
 	void (*region_put)(void *arg, void *base, size_t bytes);

@@ -260,6 +260,7 @@ int ter_fs_open(const struct ter_env *env, const struct ter_open_params *params,
 		struct ter_error *error)
 {
 	_cleanup_(found_set_release) struct found_set set = { 0 };
+	const struct ter_codecs *codecs = env->codecs;
 	struct ter_fs *fs;
 	unsigned best = 0;
 	int r;
@@ -277,13 +278,17 @@ int ter_fs_open(const struct ter_env *env, const struct ter_open_params *params,
 	if (!set.found[best].read.sb->initialized)
 		return ter_fail(error, TER_ERR_INCOMPLETE, "The format of this filesystem was interrupted. Format '%s' again with --force.",
 				set.found[best].bdev->path);
-	r = ter_sb_bind_algos(set.found[best].read.sb, env->codecs, error);
+	r = codecs ? 0 : env->codecs_get(env->codecs_arg, &codecs, error);
+	if (r < 0)
+		return r;
+	r = ter_sb_bind_algos(set.found[best].read.sb, codecs, error);
 	if (r < 0)
 		return r;
 
 	fs = ter_super_new(env, set.found[best].read.sb, set.found[best].read.members);
 	if (!fs)
 		return ter_fail(error, TER_ERR_NO_MEMORY, "Not enough memory to open the filesystem.");
+	fs->env.codecs = codecs;
 	r = attach_all(&set, best, fs->members, fs->sb.sb, error);
 	set.found[best].read.sb = NULL; /* the pool's now, as are the member records below */
 	if (r >= 0)

@@ -63,7 +63,7 @@ def decode_all(sb, data):
     want((CLEAN in found) == sb.clean, "section 'clean' and flag 'clean' differ")
 
     sb.options = _options(found[OPTIONS])
-    sb.members = _members(found[MEMBERS], sb.options)
+    sb.members = _members(found[MEMBERS], sb.options, sb.clean)
     sb.algorithms = _algorithms(found.get(ALGORITHMS, b""))
     sb.replicas = _replicas(found.get(REPLICAS, b""), sb.members)
     sb.journal = _journal(found.get(JOURNAL, b""), sb.members)
@@ -81,11 +81,13 @@ def _ascending(values, what):
     want(all(a < b for a, b in zip(values, values[1:])), "%s are not in order", what)
 
 
-def _members(data, options):
+def _members(data, options, clean):
     members = {}
     for r in _records(data, 144, "members"):
         idx, state, durability, flags, zero, nr_bytes, buckets_nr, first_bucket, mount_ns, seen_seq = take("BBBB4sQQQQQ", r, 0x10)
-        want_zero(zero + r[0x88:], "a member's reserve")
+        (journal_at,) = take("I", r, 0x88)
+        want_zero(zero + r[0x8c:], "a member's reserve")
+        want(clean or journal_at == 0, "a member's journal_at without the clean flag")
         want(idx < SLOTS_NR and state <= 3 and durability <= 4 and flags <= 1, "a member's slot, state, durability or flags")
         want(not members or idx > max(members), "members are not in order")
         m = Member(uuidlib.UUID(bytes=r[:16]), idx, state, durability, nr_bytes, buckets_nr, first_bucket, mount_ns, seen_seq, label(r[0x68:0x88]))

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* The living journal: order, group commit, space, pins, roots, errors. */
+#include "journal/journal_priv.h"
 #include "journal_rig.h"
 
 #define TASKS 8
@@ -107,6 +108,60 @@ static void concurrent_reservers_keep_their_order(void **state)
 		rig_run(true, seed, order_main, &seed);
 	for (unsigned i = 0; i < 3; i++, seed++)
 		rig_run(false, seed, order_main, &seed);
+}
+
+/* --- going on after a clean stop --- */
+
+static void start_and_stop(struct rig *rig, uint64_t *seq, unsigned txs)
+{
+	rig_start(rig, *seq + 1, NULL);
+	for (unsigned i = 0; i < txs; i++) {
+		uint64_t at;
+
+		assert_int_equal(rig_tx(rig, i, 3000, 0, false, &at, NULL), 0);
+		assert_int_equal(ter_journal_flush(rig->journal, at), 0);
+	}
+	assert_int_equal(ter_journal_stop(rig->journal, seq), 0);
+	rig_free_journal(rig);
+}
+
+static void places_main(struct ter_exec *exec, void *arg)
+{
+	struct rig *rig = rig_new(exec, 2, 64, 65536);
+	struct ter_dev *dev = &rig->members->dev[1];
+	uint64_t seq = 0;
+
+	(void)arg;
+	rig->sb->options.metadata_replicas = 2;
+	for (unsigned round = 0; round < 40; round++) {
+		unsigned told, tail;
+
+		start_and_stop(rig, &seq, round % 7 * 9 + 1);
+		told = dev->journal_at;
+		assert_in_range(told, 1, 64);
+
+		/* What it says, and what one who looks for himself finds: the newest entry, and the last flush entry before it, are kept. */
+		rig_start(rig, seq + 1, NULL);
+		assert_int_equal(rig->journal->ring[1]->cur + 1, told);
+		tail = rig->journal->ring[1]->tail;
+		assert_int_equal((tail + 1) % 64, rig->journal->ring[1]->cur);
+		rig_free_journal(rig);
+		dev->journal_at = round % 2 ? 0 : 65; /* unknown, or nonsense */
+		rig_start(rig, seq + 1, NULL);
+		assert_int_equal(rig->journal->ring[1]->tail + 1, told);
+		rig_free_journal(rig);
+		dev->journal_at = told;
+	}
+	rig_free(rig);
+}
+
+static void a_clean_stop_says_where_each_ring_ends(void **state)
+{
+	uint64_t seed = rig_seed();
+
+	(void)state;
+	for (unsigned i = 0; i < 4; i++, seed++)
+		rig_run(true, seed, places_main, NULL);
 }
 
 /* --- group commit --- */
@@ -674,6 +729,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(concurrent_reservers_keep_their_order),
+		cmocka_unit_test(a_clean_stop_says_where_each_ring_ends),
 		cmocka_unit_test(many_fsyncs_share_few_flushes),
 		cmocka_unit_test(an_idle_journal_writes_nothing_and_content_is_committed_in_time),
 		cmocka_unit_test(the_ring_wraps_as_reclaim_frees_pins),

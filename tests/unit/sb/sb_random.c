@@ -118,6 +118,7 @@ static void random_member(struct sb_rng *rng, struct ter_dev *dev, uint64_t buck
 	dev->last_mount_ns = sb_rng_u64(rng);
 	dev->seen_seq = sb_rng_u64(rng);
 	dev->errors_since_ns = sb_rng_u64(rng);
+	dev->journal_at = (uint32_t)(dev->seen_seq % 100);
 	for (unsigned i = 0; i < TER_DEV_ERR_NR; i++)
 		atomic_store(&dev->errors[i], sb_rng_u64(rng));
 	random_journal(rng, dev);
@@ -358,7 +359,7 @@ struct sb_pair sb_sample_new(void)
 
 /* --- comparing --- */
 
-static void assert_members_equal(const struct ter_members *a, const struct ter_members *b)
+static void assert_members_equal(const struct ter_members *a, const struct ter_members *b, bool clean)
 {
 	assert_int_equal(a->nr_slots, b->nr_slots);
 	for (unsigned i = 0; i < TER_DEVS_MAX; i++) {
@@ -380,6 +381,7 @@ static void assert_members_equal(const struct ter_members *a, const struct ter_m
 		assert_int_equal(x->last_mount_ns, y->last_mount_ns);
 		assert_int_equal(x->seen_seq, y->seen_seq);
 		assert_int_equal(x->errors_since_ns, y->errors_since_ns);
+		assert_int_equal(clean ? x->journal_at : 0, y->journal_at);
 		assert_memory_equal(x->journal, y->journal, sizeof(x->journal));
 		for (unsigned j = 0; j < TER_DEV_ERR_NR; j++)
 			assert_int_equal(atomic_load(&x->errors[j]), atomic_load(&y->errors[j]));
@@ -460,7 +462,7 @@ void sb_assert_equal(const struct sb_pair *pair_a, const struct sb_pair *pair_b)
 		assert_string_equal(text_a, text_b);
 	}
 	assert_sections_equal(a, b);
-	assert_members_equal(pair_a->members, pair_b->members);
+	assert_members_equal(pair_a->members, pair_b->members, a->clean);
 }
 
 struct ter_sb_section_disk *sb_section(void *buf, unsigned type)
