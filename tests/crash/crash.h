@@ -70,6 +70,9 @@ struct crash_run {
 	uint64_t salt;             /* its seed */
 	struct ter_sim_trace *trace;
 	bool lies;
+	/* while a state is tried whose layout loses a member: the devices as the cut left them, and whether only the lost one has the newest superblock */
+	struct ter_sim_snapshot *stale;
+	bool stale_ahead;
 	/* Inside a scheduler run, with all members as the cut left them; false: e->why. NULL: the oracle of a pool that was running. */
 	bool (*judge)(struct crash_run *run, uint64_t at, bool only_judge);
 };

@@ -13,6 +13,8 @@
 #define AGAIN_ONE_IN 10    /* states of which the recovery is cut too */
 #define AGAIN_CUTS 2       /* of each such recovery */
 #define READ_ONLY_ONE_IN 8
+#define CUT_AFTER_ONE_IN 4
+#define COMES_BACK_ONE_IN 2
 #define MANY_STEPS_ONE_IN 8
 #define KEEP_BYTES 65536
 
@@ -161,7 +163,10 @@ struct state_arg {
 	struct crash_run *run;
 	uint64_t at; /* of the workload's trace */
 	bool only_judge, read_only_first;
+	bool cut_after;  /* the power is cut once more while the recovered pool is worked on */
+	bool comes_back; /* the lost member is there again at the last start, as the first cut left it */
 	unsigned steps;
+	uint64_t dice;
 };
 
 static int degraded(const struct eng *e)
@@ -187,23 +192,68 @@ static bool look_only(struct eng *e, uint64_t at)
 	return true;
 }
 
-static bool recover(struct eng *e, const struct state_arg *a)
+/* Work on the recovered pool, then a clean stop, or none: a cut at some moment of that work. */
+static bool go_on(struct eng *e, struct state_arg *a)
 {
+	static const uint32_t torn[] = { 0, 512, 4096 };
+	struct ter_sim_cut cut = { .keep = TER_SIM_KEEP_RANDOM };
+	const uint64_t from = a->cut_after ? ter_sim_trace(e->sim)->last_event + 1 : 0;
+
+	if (!eng_goes_on(e, a->steps))
+		return false;
+	if (!a->cut_after)
+		return eng_stop(e) < 0 ? eng_fail(e, "stop after recovery: %s", e->error.text) : true;
+	cut.at = from + crash_draw(&a->dice, ter_sim_trace(e->sim)->last_event + 2 - from);
+	cut.seed = crash_draw(&a->dice, UINT64_MAX);
+	cut.torn_bytes = torn[crash_draw(&a->dice, ARRAY_SIZE(torn))];
+	ter_sim_power_off_after(e->sim, 0);
+	eng_close(e);
+	ter_sim_cut(e->sim, &cut);
+	return true;
+}
+
+static void come_back(struct eng *e, const struct crash_run *run)
+{
+	ter_sim_restore(e->sim, run->stale, e->path[e->absent]);
+	(void)ter_sim_come_back(e->sim, e->path[e->absent]);
+	e->absent = -1;
+}
+
+/* What was there before that work is there after it, whoever wrote it and whoever missed it. */
+static bool recover(struct eng *e, struct state_arg *a)
+{
+	const char *when = a->cut_after ? "a cut in the work after recovery" : "a clean stop after recovery";
+	uint64_t before, after;
+	int r;
+
 	if (a->read_only_first && !look_only(e, a->at))
 		return false;
+	if (a->cut_after)
+		ter_sim_record(e->sim, true);
 	if (eng_start(e, false, degraded(e)) < 0)
 		return eng_fail(e, "start after the cut: %s", e->error.text);
 	if (!eng_fsck_clean(e) || !eng_judge(e, a->at))
 		return false;
 	if (a->only_judge)
 		return true;
-	if (!eng_goes_on(e, a->steps))
+	if (!eng_digest(e, &before) || !go_on(e, a))
 		return false;
-	if (eng_stop(e) < 0)
-		return eng_fail(e, "stop after recovery: %s", e->error.text);
-	if (eng_start(e, false, degraded(e)) < 0)
-		return eng_fail(e, "start after a clean stop after recovery: %s", e->error.text);
-	if (!eng_fsck_clean(e))
+	if (a->comes_back)
+		come_back(e, a->run);
+	r = eng_start(e, false, a->comes_back ? -1 : degraded(e));
+	if (r < 0 && a->comes_back && a->run->stale_ahead && e->error.kind == TER_ERR_SPLIT_BRAIN) {
+		/* Rightly so: a superblock that reached only that member cannot be told from one that it wrote alone. The others go on. */
+		(void)ter_sim_vanish(e->sim, e->path[e->layout.lost]);
+		e->absent = e->layout.lost;
+		r = eng_start(e, false, degraded(e));
+	}
+	if (r < 0)
+		return eng_fail(e, "start after %s: %s", when, e->error.text);
+	if (!eng_fsck_clean(e) || !eng_digest(e, &after))
+		return false;
+	if (before != after)
+		return eng_fail(e, "%s%s changed what was there before that work", when, a->comes_back ? ", and a member that came back," : "");
+	if ((a->cut_after || a->comes_back) && !eng_goes_on(e, a->steps))
 		return false;
 	return eng_stop(e) < 0 ? eng_fail(e, "second stop after recovery: %s", e->error.text) : true;
 }
@@ -234,14 +284,40 @@ static void state_main(struct eng *e, void *arg)
 	eng_close(e);
 }
 
-/* On a machine just entered. */
-static void cut_power(struct eng *e, const struct ter_sim_trace *trace, const struct crash_point *p)
+/* Of the newest valid superblock on a member; 0: there is none. */
+static uint64_t newest_sb(const struct eng *e, unsigned d)
 {
+	static uint8_t buf[TER_SB_BYTES_MAX];
+	uint64_t offset[TER_SB_COPIES], newest = 0;
+
+	ter_sb_copy_offsets(e->layout.dev_bytes[d], offset);
+	for (unsigned i = 0; i < TER_SB_COPIES; i++) {
+		struct ter_members *members;
+		struct ter_sb *sb;
+		unsigned idx;
+
+		if (ter_sim_peek(e->sim, e->path[d], offset[i], buf, sizeof(buf)) < 0 || ter_sb_decode(buf, sizeof(buf), &sb, &members, &idx, NULL) < 0)
+			continue;
+		newest = ter_max(newest, sb->seq);
+		ter_sb_free(sb);
+		free(members);
+	}
+	return newest;
+}
+
+/* On a machine just entered. */
+static void cut_power(struct crash_run *run, const struct ter_sim_trace *trace, const struct crash_point *p)
+{
+	struct eng *e = run->e;
 	struct ter_sim_snapshot *blank = ter_sim_snapshot_take(e->sim);
 
 	crash_state_apply(e->sim, trace, p->at, &p->state);
 	e->absent = e->layout.lost;
 	if (e->absent >= 0) {
+		run->stale = ter_sim_snapshot_take(e->sim);
+		run->stale_ahead = true;
+		for (unsigned d = 0; d < e->layout.devs; d++)
+			run->stale_ahead &= (int)d == e->absent || newest_sb(e, d) < newest_sb(e, (unsigned)e->absent);
 		ter_sim_restore(e->sim, blank, e->path[e->absent]); /* what a lost member holds makes no other state */
 		(void)ter_sim_vanish(e->sim, e->path[e->absent]);
 	}
@@ -256,6 +332,16 @@ static uint64_t acknowledged(const struct eng *e, uint64_t at)
 	for (unsigned i = 0; i < e->floors_nr; i++)
 		nr += e->floors[i].event < at;
 	return nr;
+}
+
+/* Leaves the machine that cut_power() was for. */
+static void leave(struct crash_run *run, const struct eng_machine *before)
+{
+	ter_sim_snapshot_free(run->stale);
+	run->stale = NULL;
+	run->e->absent = -1;
+	eng_machine_leave(run->e, before);
+	eng_guard("", 0);
 }
 
 static void try_again(struct crash_run *run, const struct ter_sim_trace *trace, const struct crash_path *path, uint64_t seed);
@@ -276,7 +362,7 @@ static bool try_state(struct crash_run *run, const struct ter_sim_trace *trace, 
 	seed = run->salt ^ eng_hash_bytes(path->nr, line, strlen(line));
 	eng_guard(line, STATE_SECONDS);
 	eng_machine_enter(e, seed, &before);
-	cut_power(e, trace, last);
+	cut_power(run, trace, last);
 	c->tried++;
 	hash = ter_sim_hash(e->sim);
 	crash_set_add(&c->images, hash);
@@ -284,14 +370,16 @@ static bool try_state(struct crash_run *run, const struct ter_sim_trace *trace, 
 	if (fresh) {
 		a.read_only_first = hash % READ_ONLY_ONE_IN == 1;
 		a.steps = hash % MANY_STEPS_ONE_IN == 2 ? 20 : 6;
+		a.cut_after = (hash >> 16) % CUT_AFTER_ONE_IN == 0;
+		/* A cut in a recovery without the member adds its history to what the trace of that recovery knows: not when one is cut again. */
+		a.comes_back = path->nr == 1 && e->absent >= 0 && (hash >> 24) % COMES_BACK_ONE_IN == 0;
+		a.dice = hash;
 		if (c->one)
 			keep_images(run);
 		eng_run(e, state_main, &a);
 		c->depth_nr[path->nr]++;
 	}
-	e->absent = -1;
-	eng_machine_leave(e, &before);
-	eng_guard("", 0);
+	leave(run, &before);
 	if (e->failed) {
 		fprintf(stderr, "%s\n\t%s: %s\n", line, e->layout.name, e->why);
 		e->failed = false;
@@ -317,13 +405,11 @@ static struct ter_sim_trace *record_recovery(struct crash_run *run, const struct
 	say(run, path, line, sizeof(line));
 	eng_guard(line, STATE_SECONDS);
 	eng_machine_enter(e, run->salt ^ eng_hash_bytes(path->nr, line, strlen(line)), &before);
-	cut_power(e, trace, last);
+	cut_power(run, trace, last);
 	ter_sim_record(e->sim, true);
 	eng_run(e, state_main, &a);
 	recovery = ter_sim_trace_take(e->sim);
-	e->absent = -1;
-	eng_machine_leave(e, &before);
-	eng_guard("", 0);
+	leave(run, &before);
 	if (!e->failed)
 		return recovery;
 	fprintf(stderr, "%s\n\t%s, first recovery: %s\n", line, e->layout.name, e->why);

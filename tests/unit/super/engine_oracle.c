@@ -89,12 +89,15 @@ uint64_t eng_model_hash(struct eng *e)
 
 /* --- what is there --- */
 
+#define AFTER "after " /* begins the names that eng_goes_on() makes in the root directory */
+
 struct seen {
 	struct eng *e;
 	uint64_t sum, dir;
 	struct ter_attr list[LIST_MAX]; /* files and directories, each once */
 	unsigned nr, next;
 	bool too_many;
+	bool but_after; /* leave out what eng_goes_on() made, and so its parent's own attributes */
 };
 
 static void see_node(struct seen *s, const struct ter_attr *attr)
@@ -112,7 +115,7 @@ static int see_entry(void *arg, const struct ter_dirent *d)
 {
 	struct seen *s = arg;
 
-	if (!strcmp(d->name, ".") || !strcmp(d->name, ".."))
+	if (!strcmp(d->name, ".") || !strcmp(d->name, "..") || (s->but_after && !strncmp(d->name, AFTER, strlen(AFTER))))
 		return 0;
 	s->sum += hash_entry(s->dir, d->name, d->node);
 	if (d->attr)
@@ -139,11 +142,11 @@ static bool hash_xattrs(struct eng *e, uint64_t node, uint64_t *ret)
 	return true;
 }
 
-static bool look(struct eng *e, struct seen *s)
+static bool look(struct eng *e, struct seen *s, bool but_after)
 {
 	struct ter_attr root;
 
-	*s = (struct seen){ .e = e };
+	*s = (struct seen){ .e = e, .but_after = but_after };
 	if (ter_vfs_getattr(e->vfs, &root_op, TER_NODE_ROOT, &root) < 0)
 		return eng_fail(e, "there is no root directory");
 	see_node(s, &root);
@@ -160,8 +163,9 @@ static bool look(struct eng *e, struct seen *s)
 			if (r < 0)
 				return eng_fail(e, "readlink of %llx: %d", (unsigned long long)a->node, r);
 		}
-		s->sum += hash_node(a->node, a->mode, a->uid, a->nlink, S_ISLNK(a->mode) ? target : NULL, xattrs);
-		if (e->judge_times && !S_ISREG(a->mode))
+		if (!but_after || a->node != TER_NODE_ROOT)
+			s->sum += hash_node(a->node, a->mode, a->uid, a->nlink, S_ISLNK(a->mode) ? target : NULL, xattrs);
+		if (e->judge_times && !S_ISREG(a->mode) && (!but_after || a->node != TER_NODE_ROOT))
 			s->sum += hash_times(a->node, ns_of(a->mtime), ns_of(a->ctime));
 		if (S_ISDIR(a->mode)) {
 			s->dir = a->node;
@@ -369,7 +373,7 @@ bool eng_judge(struct eng *e, uint64_t at)
 	const unsigned floor = eng_floor_at(e, at), issued = issued_at(e, at);
 	struct span k = { .low = UINT32_MAX };
 
-	if (!look(e, &s))
+	if (!look(e, &s, false))
 		return false;
 	for (unsigned i = floor; i <= issued; i++)
 		if (e->ns_hash[i] == s.sum) {
@@ -392,7 +396,7 @@ bool eng_compare(struct eng *e)
 {
 	static struct seen s;
 
-	if (!look(e, &s))
+	if (!look(e, &s, false))
 		return false;
 	if (s.sum != eng_model_hash(e))
 		return eng_fail(e, "names differ from the model's");
@@ -407,6 +411,27 @@ bool eng_compare(struct eng *e)
 			continue;
 		if (s.list[i].size != n->size || read_all(e->vfs, n->node, data, sizeof(data)) != (int64_t)n->size || memcmp(data, n->data, n->size))
 			return eng_fail(e, "file %llx differs from the model's", (unsigned long long)n->node);
+	}
+	return true;
+}
+
+bool eng_digest(struct eng *e, uint64_t *ret_digest)
+{
+	static uint8_t data[TM_FILE_MAX + 4096];
+	static struct seen s;
+
+	if (!look(e, &s, true))
+		return false;
+	*ret_digest = s.sum;
+	for (unsigned i = 0; i < s.nr; i++) {
+		int64_t got;
+
+		if (!S_ISREG(s.list[i].mode))
+			continue;
+		got = read_all(e->vfs, s.list[i].node, data, sizeof(data));
+		if (got < 0)
+			return eng_fail(e, "file %llx cannot be read: %d", (unsigned long long)s.list[i].node, (int)got);
+		*ret_digest += eng_hash_bytes(s.list[i].node, data, (size_t)got);
 	}
 	return true;
 }
@@ -429,7 +454,7 @@ bool eng_goes_on(struct eng *e, unsigned steps)
 	char name[32], to[32];
 	int r;
 
-	snprintf(name, sizeof(name), "after %llx", (unsigned long long)ter_random_u64(e->exec));
+	snprintf(name, sizeof(name), AFTER "%llx", (unsigned long long)ter_random_u64(e->exec));
 	r = ter_vfs_create(e->vfs, &root_op, TER_NODE_ROOT, name, S_IFDIR | 0755, 0, NULL, &dir);
 	for (unsigned i = 0; r >= 0 && i < steps; i++) {
 		snprintf(name, sizeof(name), "f%u", i);

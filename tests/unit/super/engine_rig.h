@@ -216,6 +216,8 @@ uint64_t eng_model_hash(struct eng *e);
 /* The pool now running against the history, as of a cut before @event. */
 bool eng_judge(struct eng *e, uint64_t at);
 unsigned eng_floor_at(const struct eng *e, uint64_t at);
+/* Names, attributes and contents of all that eng_goes_on() did not make. */
+bool eng_digest(struct eng *e, uint64_t *ret_digest);
 /* More work on a recovered pool that the model knows nothing of; then sync. */
 bool eng_goes_on(struct eng *e, unsigned steps);
 
