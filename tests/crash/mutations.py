@@ -82,6 +82,8 @@ MUTATIONS = [
     ('last_seq says that the oldest pinned entry is not needed', CORE, 'mixes', [(
         'core/journal/journal_res.c', 'buf->last_seq = ter_min(ter_journal_oldest_(j, false), seq);',
         'buf->last_seq = ter_min(ter_journal_oldest_(j, false) + 1, seq);')]),
+    ('the next start is told a wrong end of the ring', REST, 'mixes', [(
+        'core/journal/journal.c', 'ter_jring_eligible_(ring) ? ring->cur + 1 : 0;', 'ter_jring_eligible_(ring) ? ring->cur : 0;')]),
     ('what lies beyond the last durable entry is not blacklisted', REST, 'ace', [(
         'core/super/start.c', '\tif (!replay || replay->blacklist_first > replay->blacklist_last)\n\t\treturn;', '\tif (sb || replay)\n\t\treturn;')]),
     ('what was replayed into a node does not pin its entry', CORE, 'ace', [(
@@ -105,6 +107,9 @@ MUTATIONS = [
     ('the pin of a node being written is dropped early', CORE, 'mixes', [(
         'core/btree/cache.c', '\tnode->writing_pinned = node->pinned;\n\tnode->writing_pin_seq = node->pin_seq;\n',
         '\tif (node->pinned)\n\t\tter_journal_unpin(node->tree->bt->journal, node->pin_seq);\n\tnode->writing_pinned = false;\n')]),
+    ('a copy of a node that missed a write is taken for whole', REST, 'mixes', [(
+        'core/btree/node_codec.c', '\t\tr = decode_bset(geo, buf, bytes, at, id, seq_max, content, &len, ret_why);\n\t\tif (r < 0)\n\t\t\treturn r;',
+        '\t\tr = decode_bset(geo, buf, bytes, at, id, seq_max, content, &len, ret_why);\n\t\tif (r < 0 && at)\n\t\t\tbreak;\n\t\tif (r < 0)\n\t\t\treturn r;')]),
     ('the checksum of a node is not verified', REST, 'btree-damage', [(
         'core/btree/node_codec.c', '\tif (memcmp(stored, csum, sizeof(stored)))', '\tif (memcmp(stored, csum, 0))')]),
     ('a counter\'s delta is dropped', CORE, 'ace', [(
