@@ -16,6 +16,7 @@
  *   D7  A write that was accepted has its space reserved.
  *   D9  Segments that share a block are written back in one batch, and none of it while another batch with that block is in flight.
  *   D8  When write-back of a segment fails for good (EIO on all members), the file's error is reported once to the next sync of the file and the segment stays readable until dropped.
+ *       A sync of the file tries it again; so does, once a second, a writer that is refused (EIO) because half of the buffer failed.
  */
 #ifndef TER_DATA_H
 #define TER_DATA_H

@@ -22,6 +22,7 @@
 
 #define TER_WB_TASKS 4
 #define TER_BATCH_BYTES_MAX TER_MIB(4)       /* a batch takes no more segments beyond this */
+#define TER_FAILED_RETRY_NS TER_NS_PER_S     /* what could not be written is tried again for refused writers at most so often */
 #define TER_BATCH_RUNS_MAX 1024u
 #define TER_BATCH_PIECES_MAX 4096u
 #define TER_BATCH_SPACES_MAX 256u
@@ -109,6 +110,7 @@ struct ter_data {
 	uint64_t deadline_ns;        /* until when the idle ones sleep at most */
 	uint64_t frees;              /* counts what became free */
 	uint64_t failed_bytes;       /* buffer bytes of segments whose write-back failed */
+	uint64_t failed_retry_ns;    /* not before this time are they tried again because a writer was refused */
 	uint64_t gen;                /* of the newest flush request */
 	_Atomic bool stopping, started;
 	bool replay_failed;

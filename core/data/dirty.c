@@ -240,6 +240,24 @@ static void apply_write(struct ter_data *data, struct ter_file *file, struct wri
 		atomic_fetch_add_explicit(&data->dirty_bytes, more, memory_order_relaxed);
 }
 
+/*
+ * Whoever is refused because so much could not be written has that tried again, now and then: who owns what failed may never call a sync, and the cause (a full disk under a
+ * file) may be gone. data->lock is held.
+ */
+static void try_failed_again(struct ter_data *data)
+{
+	const uint64_t now = ter_mono_ns(data->exec), gen = ++data->gen;
+	struct ter_file *file;
+
+	if (now < data->failed_retry_ns)
+		return;
+	data->failed_retry_ns = now + TER_FAILED_RETRY_NS;
+	ter_list_for_each(file, &data->all, all_link) {
+		file->wanted_gen = ter_max(file->wanted_gen, gen);
+		ter_file_list_(data, file, TER_LIST_WANTED); /* who takes from it finds out whether there is anything */
+	}
+}
+
 /* Until something became free since the plan was given up. */
 static int wait_for_memory(struct ter_data *data, uint64_t frees)
 {
@@ -254,6 +272,8 @@ static int wait_for_memory(struct ter_data *data, uint64_t frees)
 			r = -EBUSY;
 		else if (data->failed_bytes >= (uint64_t)data->pool.pages_nr * TER_PAGE_BYTES / 2)
 			r = -EIO;
+		if (r == -EIO)
+			try_failed_again(data);
 		if (r < 0 || data->frees != frees)
 			break;
 		ter_waitq_wait(&data->space_wq, &data->lock);

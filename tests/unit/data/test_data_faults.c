@@ -321,6 +321,38 @@ static void dirty_data_stays_within_its_memory(void **state)
 	tear_down(&s);
 }
 
+/* Nobody syncs; when the cause is gone writers get on all the same, once the failed are tried again. */
+static void refused_writers_have_the_failed_tried_again(void **state)
+{
+	struct rig_params p = defaults;
+	struct setup s;
+	struct iovec iov;
+	uint64_t at = 0, since;
+	int r = 0;
+
+	p.region_bytes = 256 << 10;
+	p.journal_data_max = 0;
+	s = set_up(p);
+	iov = (struct iovec){ s.want, 16384 };
+	assert_int_equal(ter_sim_fail(s.rig->sim, "/dev0", TER_BIO_WRITE, 1, true), 0);
+	assert_int_equal(ter_sim_fail(s.rig->sim, "/dev1", TER_BIO_WRITE, 1, true), 0);
+	for (unsigned i = 0; r == 0 && i < 100; i++, at += 16384)
+		r = ter_file_write(s.rig->data, rig_file(s.rig, i % 2), at, &iov, 1, false);
+	assert_int_equal(r, -EIO);
+	while (s.rig->data->failed_bytes + (uint64_t)s.rig->data->pool.free_pages * TER_PAGE_BYTES < p.region_bytes)
+		ter_sleep_ns(s.rig->exec, TER_NS_PER_MS); /* until there is nothing that might still succeed */
+	ter_sim_fail_none(s.rig->sim);
+	since = ter_mono_ns(s.rig->exec);
+	while (r == -EIO && ter_mono_ns(s.rig->exec) - since < 20 * TER_FAILED_RETRY_NS) {
+		r = ter_file_write(s.rig->data, rig_file(s.rig, 0), 0, &iov, 1, false);
+		ter_sleep_ns(s.rig->exec, TER_FAILED_RETRY_NS / 50);
+	}
+	assert_int_equal(r, 0);
+	assert_int_equal(ter_data_flush_all(s.rig->data), 0);
+	rig_check(s.rig);
+	tear_down(&s);
+}
+
 static void a_writer_that_may_not_wait_is_told(void **state)
 {
 	struct rig_params p = defaults;
@@ -712,6 +744,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(what_failed_can_be_truncated_away),
 		cmocka_unit_test(dirty_data_stays_within_its_memory),
 		cmocka_unit_test(a_writer_that_may_not_wait_is_told),
+		cmocka_unit_test(refused_writers_have_the_failed_tried_again),
 		cmocka_unit_test(writes_over_data_in_flight_are_layered),
 		cmocka_unit_test(what_was_synced_survives_power_cuts),
 		cmocka_unit_test(pins_follow_what_is_journaled),
