@@ -111,7 +111,6 @@ struct ter_alloc {
 	struct ter_waitq kick_wq;
 	bool kick, urgent, stop, running;
 	struct ter_task *worker;
-	struct ter_workq *replicas_wq; /* writes the superblock for who holds locks that forbid it */
 };
 
 /* Whether new data may be put on a member. */

@@ -244,17 +244,12 @@ static void worker(void *arg)
 
 int ter_discard_start(struct ter_alloc *alloc)
 {
-	int r = ter_workq_new(alloc->exec, "replicas", 1, &alloc->replicas_wq);
+	int r;
 
-	if (r < 0)
-		return r;
 	alloc->stop = false;
 	r = alloc->exec->ops->spawn(alloc->exec, "discard", worker, alloc, &alloc->worker);
-	if (r < 0) {
-		ter_workq_free(alloc->replicas_wq);
-		alloc->replicas_wq = NULL;
+	if (r < 0)
 		return r;
-	}
 	alloc->running = true;
 	return 0;
 }
@@ -269,7 +264,5 @@ void ter_discard_stop(struct ter_alloc *alloc)
 	ter_waitq_wake_all(&alloc->kick_wq);
 	alloc->exec->ops->join(alloc->exec, alloc->worker);
 	alloc->worker = NULL;
-	ter_workq_free(alloc->replicas_wq);
-	alloc->replicas_wq = NULL;
 	alloc->running = false;
 }

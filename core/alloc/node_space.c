@@ -7,41 +7,6 @@ static uint32_t node_sectors(const struct ter_alloc *alloc)
 	return alloc->sb->sb->options.btree_node_size >> TER_SECTOR_SHIFT;
 }
 
-/* --- the replicas table (S5) --- */
-
-struct ensure {
-	struct ter_work work;
-	struct ter_alloc *alloc;
-	const struct ter_replicas_entry *entry;
-	struct ter_event event;
-};
-
-static void ensure_work(struct ter_work *work)
-{
-	struct ensure *e = ter_container_of(work, struct ensure, work);
-
-	ter_event_set(&e->event, ter_sb_replicas_ensure(e->alloc->sb, e->entry, false));
-}
-
-/*
- * A structure change holds its btree's lock, under which no superblock may be written. Another task writes it, which takes no lock of the btrees, so that waiting for it is safe.
- */
-static int ensure_replicas(struct ter_alloc *alloc, const struct ter_replicas_entry *entry, bool nowait)
-{
-	struct ensure e = { .work.fn = ensure_work, .alloc = alloc, .entry = entry };
-	int r = ter_sb_replicas_ensure(alloc->sb, entry, true);
-
-	if (r != -EAGAIN || nowait)
-		return r;
-	if (!alloc->replicas_wq)
-		return ter_sb_replicas_ensure(alloc->sb, entry, false);
-	ter_event_init(&e.event);
-	ter_workq_add(alloc->replicas_wq, &e.work);
-	r = ter_event_wait(&e.event);
-	ter_event_destroy(&e.event);
-	return r;
-}
-
 /* --- hooks --- */
 
 /* Not linked, and nothing was given out behind it: the bucket takes it back. What was written there is no node of any tree. */
@@ -102,7 +67,7 @@ static int node_alloc(void *arg, bool nowait, struct ter_node_ptrs *ret_ptrs)
 	for (unsigned i = 0; i < space.nr; i++)
 		ptrs.ptr[i] = (struct ter_node_ptr){ .dev = space.ptr[i].dev, .gen = space.ptr[i].gen, .sector = space.ptr[i].sector };
 	ter_space_replicas(&space, TER_DATA_BTREE, 1, &entry);
-	r = ensure_replicas(alloc, &entry, nowait);
+	r = ter_sb_replicas_ensure(alloc->sb, &entry, nowait);
 	if (r < 0) {
 		node_alloc_done(alloc, &ptrs, false);
 		return r;

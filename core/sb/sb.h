@@ -102,7 +102,7 @@ struct ter_sb {
 struct ter_sb_handle {
 	struct ter_exec *exec;
 	struct ter_lock lock;        /* rank SB; guards sb; held across nothing that waits for I/O */
-	struct ter_lock write_lock;  /* rank SB_WRITE: one writer at a time, held across the write; never taken with a node lock held */
+	struct ter_lock write_lock;  /* rank SB_WRITE: one writer at a time, held across the write; a structure change of a btree may wait for it */
 	struct ter_sb *sb;
 	struct ter_members *members; /* records live here, not in struct ter_sb */
 	bool emergency;              /* S2 struck: no further writes */

@@ -29,11 +29,11 @@
 /* Outermost first. One row a rank; LOCKING.md says what each guards. */
 #define TER_RANKS(x)                                                                                                   \
 	x(FS_STATE)     /* super: life cycle */                                                                        \
-	x(SB_WRITE)     /* sb: one superblock write at a time; held across I/O */                                      \
 	x(RENAME)       /* vfs: directory moves */                                                                     \
 	x(INODE)        /* vfs: one inode; several in order of number */                                               \
 	x(DIRTY)        /* data: dirty segments of one inode */                                                        \
 	x(BTREE_INTERIOR) /* btree: one structure change per btree */                                                  \
+	x(SB_WRITE)     /* sb: one superblock write at a time; held across I/O */                                      \
 	x(BTREE_NODE)   /* btree: parent before child; across btrees only by try-lock */                               \
 	x(BTREE_CACHE)  /* btree: hash, LRU and dirty lists */                                                         \
 	x(ALLOC)        /* alloc: open buckets, write points, reservations */                                          \

@@ -221,7 +221,7 @@ static void make_sb(struct btree_rig *rig)
 	rig->sb->algos.slot[1] = (struct ter_algo_slot){ .algo = &crc_algo.algo, .kind = TERRACE_CHECKSUM, .uuid = { 1 }, .name = "crc32c", .format = 1 };
 	rig->handle = (struct ter_sb_handle){ .exec = rig->exec, .sb = rig->sb, .members = rig->members };
 	ter_lock_init(&rig->handle.lock, TER_RANK_SB);
-	ter_lock_init(&rig->handle.write_lock, TER_RANK_FS_STATE);
+	ter_lock_init(&rig->handle.write_lock, TER_RANK_SB_WRITE);
 	rig->members->nr_slots = rig->config.devs;
 	for (unsigned i = 0; i < rig->config.devs; i++) {
 		struct ter_dev *dev = &rig->members->dev[i];

@@ -243,7 +243,7 @@ struct rig *rig_new(struct ter_exec *exec, const struct rig_params *params, uint
 	make_members(rig);
 	rig->handle = (struct ter_sb_handle){ .exec = exec, .sb = rig->sb, .members = rig->members };
 	ter_lock_init(&rig->handle.lock, TER_RANK_SB);
-	ter_lock_init(&rig->handle.write_lock, TER_RANK_FS_STATE);
+	ter_lock_init(&rig->handle.write_lock, TER_RANK_SB_WRITE);
 	rig->data_region = aligned_alloc(4096, params->region_bytes);
 	return rig;
 }

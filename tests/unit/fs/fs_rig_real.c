@@ -427,7 +427,7 @@ static void run_in(struct ter_exec *exec, uint64_t seed, size_t cache_bytes, voi
 	assert_true(ter_sb_algo_slot(r->sb, &r->codecs, TERRACE_CHECKSUM, "crc32c") > 0);
 	r->handle = (struct ter_sb_handle){ .exec = exec, .sb = r->sb, .members = r->members };
 	ter_lock_init(&r->handle.lock, TER_RANK_SB);
-	ter_lock_init(&r->handle.write_lock, TER_RANK_FS_STATE);
+	ter_lock_init(&r->handle.write_lock, TER_RANK_SB_WRITE);
 	r->data_region = aligned_alloc(4096, REGION_BYTES);
 	if (exec->coop)
 		assert_int_equal(ter_coop_run(exec, run, r), 0);

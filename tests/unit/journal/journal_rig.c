@@ -300,7 +300,7 @@ struct rig *rig_new(struct ter_exec *exec, unsigned nr, unsigned buckets, uint32
 	rig->sb->algos.slot[1] = (struct ter_algo_slot){ .algo = &crc_algo.algo, .kind = TERRACE_CHECKSUM, .uuid = { 1 }, .name = "crc32c", .format = 1 };
 	rig->handle = (struct ter_sb_handle){ .exec = exec, .sb = rig->sb, .members = rig->members };
 	ter_lock_init(&rig->handle.lock, TER_RANK_SB);
-	ter_lock_init(&rig->handle.write_lock, TER_RANK_FS_STATE);
+	ter_lock_init(&rig->handle.write_lock, TER_RANK_SB_WRITE);
 	for (unsigned i = 0; i < nr; i++)
 		make_dev(rig, i);
 	know_all_sets(rig);

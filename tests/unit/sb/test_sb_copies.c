@@ -60,7 +60,7 @@ static struct pool *pool_new(unsigned disks_nr)
 	}
 	pool->handle = (struct ter_sb_handle){ .exec = pool->exec, .sb = pool->sb, .members = pool->members };
 	ter_lock_init(&pool->handle.lock, TER_RANK_SB);
-	ter_lock_init(&pool->handle.write_lock, TER_RANK_FS_STATE);
+	ter_lock_init(&pool->handle.write_lock, TER_RANK_SB_WRITE);
 	return pool;
 }
 

@@ -187,7 +187,7 @@ static void run_seed(uint64_t seed)
 	run.sim = ter_sim_new(run.exec, seed, &run.io);
 	run.handle = (struct ter_sb_handle){ .exec = run.exec, .sb = run.pair.sb, .members = run.pair.members };
 	ter_lock_init(&run.handle.lock, TER_RANK_SB);
-	ter_lock_init(&run.handle.write_lock, TER_RANK_FS_STATE);
+	ter_lock_init(&run.handle.write_lock, TER_RANK_SB_WRITE);
 	assert_int_equal(ter_coop_run(run.exec, run_main, &run), 0);
 	if (run.failure[0])
 		fail_msg("seed %llu: %s", (unsigned long long)seed, run.failure);
