@@ -9,11 +9,14 @@
  *   T3  An update carries what its author believed to be there; a difference at commit is -ERESTART and nothing is changed.
  *   T4  A node lock is never held across I/O, a journal wait, or a lock of a rank before BTREE_NODE. Parent before child; leaves of a commit by try-lock.
  *   T5  An insertion never fails for space: a node in memory may exceed its size on disk, up to TER_NODE_OVERFLOW times. Beyond, committers wait (nowait: -EAGAIN)
- *       except structure changes and TER_TRANS_RECLAIM.
+ *       except structure changes and TER_TRANS_RECLAIM. So a leaf may get as big as memory and the journal allow (T10).
  *   T6  The tree in memory is the journaled one: new nodes are on disk before the transaction that links them.
  *   T7  A node write contains only changes whose journal sequence is durable (WAL rule). A bset with a blacklisted or a future sequence is not read.
  *   T8  A dirty node holds one pin: on the sequence that first dirtied it since its last write began.
  *   T9  Bytes of cached nodes stay under cache_bytes, but for nodes that cannot be dropped at the moment (dirty, locked).
+ *   T10 However big a node is, it can be written: it is replaced by as many as it takes, in steps of a bounded size, and each step leaves a right tree. The last new node
+ *       of a step takes the rest of a leaf: on disk what lay there of it before, which fits one node; in memory all of it, what is dirty with the pin it had. An interior
+ *       node needs no such rest: no node is replaced while one above it is over the limit of T5.
  */
 #ifndef TER_BTREE_H
 #define TER_BTREE_H

@@ -28,6 +28,7 @@
 #include "util/mem.h"
 
 #define TER_NODE_SPLIT_MAX 64    /* new nodes of one structure change */
+#define TER_NODE_STEP_HALVES 15  /* half nodes that a step cuts off a leaf (T10): at most 31 new nodes and the rest, so that their space is within what one commit takes */
 #define TER_WRITE_BATCH_MAX 16   /* nodes of one batch of appends */
 #define TER_COMMIT_NODES_MAX 480 /* nodes one commit locks */
 #define TER_FILLS_ASYNC_MAX 64   /* reads in flight that nobody waits for */
@@ -235,6 +236,7 @@ struct ter_structure {
 	unsigned old_nr;
 	struct ter_node *fresh[TER_NODE_SPLIT_MAX]; /* in order; written */
 	unsigned fresh_nr;
+	bool rest; /* the last of fresh is what remains to be cut */
 	struct ter_node *root; /* what becomes the root; NULL: the root stays */
 	bool shrink;
 };

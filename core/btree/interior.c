@@ -6,6 +6,10 @@
  *   2  write it as new nodes into new space, cut where it is too much for one
  *   3  in one transaction: switch the parent's pointers (or the root), account for the space; under its locks what changed since the snapshot moves over
  *
+ * A leaf too big for one such transaction is cut in steps (T10): the snapshot is of its front only, and the last new node is written with what of the rest lay on disk. The
+ * rest was not in the snapshot, so all that is dirty there moves over in the third step as what changed since; the pin it had moves along. After each step memory, disk and
+ * journal say the same as before it. The node that took the rest is dirty and too big: whoever writes it, or commits to it, has the next step made.
+ *
  * The caller's transaction machinery does the third step (commit.c calls the ter_structure_*() functions), so that updates which the accounting itself makes in the
  * very node that goes are among what moves.
  *
@@ -25,8 +29,8 @@ struct change {
 	bool is_root;
 	unsigned snapped;       /* old nodes whose snapshot was begun */
 	uint64_t newest_seq;
-	uint8_t *keys;          /* of the snapshots, one after the other */
-	uint32_t keys_bytes;
+	uint8_t *keys;          /* of the snapshots, one after the other; behind them what the rest has on disk */
+	uint32_t keys_bytes, rest_bytes, rest_nr;
 	struct part part[TER_NODE_SPLIT_MAX];
 	unsigned parts_nr;
 	struct ter_node *new_root; /* level + 1 */
@@ -147,17 +151,21 @@ static void move_children(struct ter_structure *st, struct ter_node *old)
 
 static void pass_pins(struct ter_structure *st, uint64_t seq)
 {
-	uint64_t newest = seq;
+	uint64_t newest = seq, rest_seq;
 
 	for (unsigned o = 0; o < st->old_nr; o++) {
 		if (st->old[o]->pinned)
 			seq = ter_min(seq, st->old[o]->pin_seq);
 		newest = ter_max(newest, st->old[o]->newest_seq);
 	}
+	rest_seq = seq;
+	for (unsigned o = 0; o < st->old_nr; o++)
+		if (st->old[o]->writing_pinned)
+			rest_seq = ter_min(rest_seq, st->old[o]->writing_pin_seq);
 	for (unsigned i = 0; i < st->fresh_nr; i++) {
 		if (!st->fresh[i]->keys.dirty_nr)
 			continue;
-		ter_node_set_dirty(st->fresh[i], seq);
+		ter_node_set_dirty(st->fresh[i], st->rest && i + 1 == st->fresh_nr ? rest_seq : seq);
 		st->fresh[i]->newest_seq = newest;
 	}
 }
@@ -284,27 +292,53 @@ bool ter_node_is_root(struct ter_node *node)
 
 /* --- 1: snapshot --- */
 
-static int snapshot(struct change *c, struct ter_node *node)
+/* The slots before the one returned are for this step; the rest stays for the next (T10). */
+static uint32_t take(const struct change *c, const struct ter_node *node, uint32_t *ret_bytes, uint32_t *ret_rest_bytes)
 {
+	const uint32_t step_bytes = c->bt->geo.node_bytes / 2 * TER_NODE_STEP_HALVES;
+	uint32_t end = ter_keyset_fitting(&node->keys, c->st.rest ? 0 : step_bytes - ter_min(c->keys_bytes, step_bytes), ret_bytes);
+
+	(void)ter_keyset_copy_clean(&node->keys, end, NULL, ret_rest_bytes);
+	/* More on disk than fits a node: it is not on disk, but was given to us as if (salvage). */
+	if (!node->level && c->rest_bytes + *ret_rest_bytes <= ter_node_capacity(&c->bt->geo))
+		return end;
+	*ret_bytes = node->keys.live_bytes;
+	*ret_rest_bytes = 0;
+	return node->keys.nr;
+}
+
+static int snapshot_locked(struct change *c, struct ter_node *node)
+{
+	uint32_t bytes, rest_bytes, end = take(c, node, &bytes, &rest_bytes);
 	uint8_t *keys;
 
-	ter_rwlock_write(&node->lock);
-	keys = ter_realloc_array(c->keys, ter_max(c->keys_bytes + node->keys.live_bytes, 1u), 1);
-	if (!keys) {
-		ter_rwlock_write_release(&node->lock);
+	keys = ter_realloc_array(c->keys, ter_max(c->keys_bytes + c->rest_bytes + bytes + rest_bytes, 1u), 1);
+	if (!keys)
 		return -ENOMEM;
-	}
 	c->keys = keys;
 	ter_lock_acquire(&c->bt->cache_lock);
 	ter_node_snap_begin(node);
 	ter_lock_release(&c->bt->cache_lock);
-	keys += c->keys_bytes;
-	c->keys_bytes += node->keys.live_bytes;
-	(void)ter_keyset_snap_live(&node->keys, keys); /* how many is counted when they are cut in parts */
+	(void)ter_keyset_snap_before(&node->keys, end, keys + c->keys_bytes); /* how many is counted when they are cut in parts */
+	c->keys_bytes += bytes;
+	if (end < node->keys.nr) {
+		c->rest_nr += ter_keyset_copy_clean(&node->keys, end, keys + c->keys_bytes + c->rest_bytes, &rest_bytes);
+		c->rest_bytes += rest_bytes;
+		c->st.rest = true;
+	}
 	c->newest_seq = ter_max(c->newest_seq, node->newest_seq);
 	c->snapped++;
-	ter_rwlock_write_release(&node->lock);
 	return 0;
+}
+
+static int snapshot(struct change *c, struct ter_node *node)
+{
+	int r;
+
+	ter_rwlock_write(&node->lock);
+	r = snapshot_locked(c, node);
+	ter_rwlock_write_release(&node->lock);
+	return r;
 }
 
 static int take_snapshots(struct change *c)
@@ -340,6 +374,10 @@ static int cut(struct change *c)
 		part->bytes += whole;
 		part->nr++;
 	}
+	if (c->st.rest && c->parts_nr == TER_NODE_SPLIT_MAX)
+		return -E2BIG;
+	if (c->st.rest)
+		c->part[c->parts_nr++] = (struct part){ .off = c->keys_bytes, .bytes = c->rest_bytes, .nr = c->rest_nr };
 	return 0;
 }
 
@@ -759,6 +797,35 @@ static int change_locked(struct change *c, unsigned level, struct ter_pos pos, u
 	return 0;
 }
 
+static int change_one(struct change *c, struct ter_btree *tree, unsigned level, struct ter_pos pos, unsigned flags)
+{
+	*c = (struct change){ .bt = tree->bt, .st.tree = tree };
+	return change_locked(c, level, pos, flags);
+}
+
+static bool over_limit(struct ter_btree *tree, unsigned level, struct ter_pos pos)
+{
+	struct ter_node *node;
+	bool over;
+
+	if (ter_descend(tree, level, pos, 0, NULL, &node, NULL) < 0)
+		return false; /* no such level; or what is wrong is told to who goes on down */
+	over = node->keys.live_bytes > tree->bt->overflow_bytes;
+	ter_node_unlock_read(node);
+	return over;
+}
+
+/* T10: those above first, from the top down, so that none gets too big for one step. */
+static int relieve_above(struct change *c, struct ter_btree *tree, unsigned level, struct ter_pos pos)
+{
+	int r = 0;
+
+	for (unsigned above = TER_BTREE_DEPTH_MAX - 1; above > level && r >= 0; above--)
+		if (over_limit(tree, above, pos))
+			r = change_one(c, tree, above, pos, 0);
+	return ter_min(r, 0);
+}
+
 int ter_node_change(struct ter_btree *tree, unsigned level, struct ter_pos pos, unsigned flags)
 {
 	struct ter_btrees *bt = tree->bt;
@@ -767,10 +834,10 @@ int ter_node_change(struct ter_btree *tree, unsigned level, struct ter_pos pos, 
 	int r = -ENOMEM;
 
 	if (c && bt->journal && bt->hooks.node_alloc) {
-		c->bt = bt;
-		c->st.tree = tree;
 		ter_lock_acquire(&tree->interior);
-		r = change_locked(c, level, pos, flags);
+		r = relieve_above(c, tree, level, pos);
+		if (r == 0)
+			r = change_one(c, tree, level, pos, flags);
 		ter_lock_release(&tree->interior);
 	} else if (c) {
 		r = -EROFS;

@@ -336,22 +336,60 @@ uint32_t ter_keyset_snap_dirty(struct ter_keyset *ks, uint8_t *dst)
 	return nr;
 }
 
-uint32_t ter_keyset_snap_live(struct ter_keyset *ks, uint8_t *dst)
+uint32_t ter_keyset_snap_before(struct ter_keyset *ks, uint32_t end, uint8_t *dst)
 {
 	uint32_t nr = 0;
 	struct ter_slot *s;
 
-	for (uint32_t i = 0; i < ks->nr; i++) {
+	for (uint32_t i = 0; i < end; i++) {
 		s = &ks->slots[i];
-		if (!(s->flags & TER_SLOT_WHITEOUT)) {
-			dst = encode_slot(ks, s, dst);
-			nr++;
-			s->flags |= TER_SLOT_ONDISK;
-		}
+		account(ks, s, -1);
 		if (s->flags & TER_SLOT_DIRTY)
 			s->flags = (s->flags & ~(uint32_t)TER_SLOT_DIRTY) | TER_SLOT_WRITING;
+		account(ks, s, 1);
+		if (s->flags & TER_SLOT_WHITEOUT)
+			continue;
+		dst = encode_slot(ks, s, dst);
+		nr++;
+		s->flags |= TER_SLOT_ONDISK;
 	}
-	ks->dirty_nr = ks->dirty_bytes = 0;
+	return nr;
+}
+
+uint32_t ter_keyset_snap_live(struct ter_keyset *ks, uint8_t *dst)
+{
+	return ter_keyset_snap_before(ks, ks->nr, dst);
+}
+
+uint32_t ter_keyset_fitting(const struct ter_keyset *ks, uint32_t bytes_max, uint32_t *ret_bytes)
+{
+	uint32_t i, bytes = 0, whole;
+
+	for (i = 0; i < ks->nr; i++) {
+		whole = ter_keyset_live(ks, i) ? ter_key_whole_bytes(ter_keyset_at(ks, i)) : 0;
+		if (whole > bytes_max - bytes)
+			break;
+		bytes += whole;
+	}
+	*ret_bytes = bytes;
+	return i;
+}
+
+uint32_t ter_keyset_copy_clean(const struct ter_keyset *ks, uint32_t from, uint8_t *dst, uint32_t *ret_bytes)
+{
+	uint32_t nr = 0, bytes = 0;
+
+	for (uint32_t i = from; i < ks->nr; i++) {
+		const struct ter_slot *s = &ks->slots[i];
+
+		if (s->flags & (TER_SLOT_WHITEOUT | TER_SLOT_DIRTY | TER_SLOT_WRITING))
+			continue;
+		if (dst)
+			(void)encode_slot(ks, s, dst + bytes);
+		bytes += ter_key_whole_bytes(ter_keyset_at(ks, i));
+		nr++;
+	}
+	*ret_bytes = bytes;
 	return nr;
 }
 

@@ -95,6 +95,12 @@ int ter_keyset_merge(struct ter_keyset *ks, const void *keys, uint32_t bytes, ui
 /* Snapshots: encode into @dst (dirty_bytes, or live_bytes long); what was dirty is now WRITING. Returns how many keys. */
 uint32_t ter_keyset_snap_dirty(struct ter_keyset *ks, uint8_t *dst);
 uint32_t ter_keyset_snap_live(struct ter_keyset *ks, uint8_t *dst);
+/* The same of the slots before @end only; those behind stay as they are. */
+uint32_t ter_keyset_snap_before(struct ter_keyset *ks, uint32_t end, uint8_t *dst);
+/* The first slot that does not fit any more when @bytes_max of keys are taken from the front (*ret_bytes: what is taken). */
+uint32_t ter_keyset_fitting(const struct ter_keyset *ks, uint32_t bytes_max, uint32_t *ret_bytes);
+/* What bsets on disk hold of the slots from @from on and is still so. @dst may be NULL: only count. Returns how many keys. */
+uint32_t ter_keyset_copy_clean(const struct ter_keyset *ks, uint32_t from, uint8_t *dst, uint32_t *ret_bytes);
 /* The snapshot is on disk: written whiteouts go. Or it is not: what it held is dirty again. */
 void ter_keyset_snap_end(struct ter_keyset *ks, bool written);
 

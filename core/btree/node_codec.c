@@ -192,9 +192,10 @@ static int decode_bset(const struct ter_node_geo *geo, uint8_t *buf, uint32_t by
 	keys_bytes = ter_le32_get(bset->keys_bytes);
 	if (keys_bytes > bytes - at - head || keys_bytes % 8 || !all_zero(bset->zero, sizeof(bset->zero)))
 		return -EUCLEAN;
-	*ret_why = "its checksum does not match";
-	if (bset->csum_slot && !ter_algos_checksum(&geo->sb->algos, bset->csum_slot))
+	*ret_why = "a bset has no checksum that this pool knows";
+	if (!ter_algos_checksum(&geo->sb->algos, bset->csum_slot)) /* slot 0, too: its digest of zeros would let anything pass */
 		return -EUCLEAN;
+	*ret_why = "its checksum does not match";
 	memcpy(stored, bset->csum, sizeof(stored));
 	memset(bset->csum, 0, sizeof(bset->csum));
 	ter_algos_digest(&geo->sb->algos, bset->csum_slot, buf + at, head + keys_bytes, csum);

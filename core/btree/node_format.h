@@ -49,7 +49,7 @@ struct ter_bset_disk {
 	ter_le64 journal_seq;              /* 0x10 newest journal sequence among the changes within; 0: none later than the replay that made it */
 	ter_le32 keys_bytes;               /* 0x18 */
 	ter_le32 keys_nr;                  /* 0x1c */
-	uint8_t csum_slot;                 /* 0x20 of the superblock's table of algorithms */
+	uint8_t csum_slot;                 /* 0x20 of the superblock's table of algorithms, not 0 */
 	uint8_t zero[7];                   /* 0x21 */
 	uint8_t csum[TER_NODE_CSUM_BYTES]; /* 0x28 the digest, padded with zeros */
 };

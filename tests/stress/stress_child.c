@@ -339,7 +339,7 @@ static void set(struct child *c, const char *name, const char *text)
 static void change_option(struct child *c)
 {
 	static const char *const compressions[] = { "none", "lz4", "zstd:1" }, *const checksums[] = { "crc32c", "xxh3" };
-	static const char *const extents[] = { "16K", "64K", "128K", "1M" }, *const inlines[] = { "0", "512", "4096" }, *const in_journal[] = { "0", "4096", "64K" };
+	static const char *const extents[] = { "4K", "16K", "128K", "1M" }, *const inlines[] = { "0", "512", "4096" }, *const in_journal[] = { "0", "4096", "64K" };
 	const char *const copies = st_below(&c->rnd, 2) ? "1" : "2";
 	const unsigned algo = st_below(&c->rnd, 3);
 
@@ -353,7 +353,7 @@ static void change_option(struct child *c)
 			set(c, "data_checksum", checksums[algo & 1]);
 		break;
 	case 2:
-		set(c, "extent_max", extents[st_below(&c->rnd, 4)]);
+		set(c, "extent_max", extents[st->pool.block > 4096 ? 1 + st_below(&c->rnd, 3) : st_below(&c->rnd, 4)]); /* at least a block */
 		break;
 	case 3:
 		set(c, "inline_data_max", inlines[st_below(&c->rnd, 3)]);

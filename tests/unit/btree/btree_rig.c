@@ -73,6 +73,10 @@ static int node_alloc(void *arg, bool nowait, struct ter_node_ptrs *ret_ptrs)
 
 	memset(ret_ptrs, 0, sizeof(*ret_ptrs));
 	ter_lock_acquire(&rig->lock);
+	if (r < 0 && rig->fail_alloc_after) {
+		rig->fail_alloc_after--;
+		r = 0;
+	}
 	for (unsigned i = 0; i < rig->config.replicas && r == 0; i++) {
 		dev = rig->next_dev++ % rig->config.devs;
 		while (rig->next_slot[dev] < rig->config.slots && rig->slot_used[dev][rig->next_slot[dev]])
@@ -299,7 +303,7 @@ static int note_used(void *arg, const struct ter_key *key)
 	return 0;
 }
 
-static int start_journal(struct btree_rig *rig, const struct ter_journal_replay *replay)
+static int start_journal(struct btree_rig *rig, const struct ter_journal_replay *replay, uint64_t next_seq)
 {
 	struct ter_journal_config config = {
 		.exec = rig->exec, .sb = &rig->handle, .members = rig->members,
@@ -310,9 +314,10 @@ static int start_journal(struct btree_rig *rig, const struct ter_journal_replay 
 	struct ter_error error = { 0 };
 	int r;
 
+	free(rig->region);
 	rig->region = ter_malloc_aligned(config.region_bytes, 4096);
 	config.region = rig->region;
-	r = ter_journal_start(&config, replay ? replay->next_seq : 1, &rig->journal, &error);
+	r = ter_journal_start(&config, next_seq, &rig->journal, &error);
 	if (r < 0)
 		fail_msg("%s", error.text);
 	return r;
@@ -359,7 +364,7 @@ int btree_rig_open(struct btree_rig *rig, bool fresh)
 			return r;
 		}
 	}
-	(void)start_journal(rig, replay);
+	(void)start_journal(rig, replay, replay ? replay->next_seq : 1);
 	ter_btrees_set_journal(rig->bt, rig->journal);
 	if (replay) {
 		if (replay->nr)
@@ -401,7 +406,8 @@ void btree_rig_crash(struct btree_rig *rig)
 	drop(rig);
 }
 
-void btree_rig_close(struct btree_rig *rig)
+/* Returns the last sequence. */
+static uint64_t stop(struct btree_rig *rig)
 {
 	unsigned clean = 0;
 	uint64_t seq;
@@ -414,6 +420,22 @@ void btree_rig_close(struct btree_rig *rig)
 	}
 	ter_btrees_stop(rig->bt);
 	assert_int_equal(ter_journal_stop(rig->journal, &seq), 0);
+	return seq;
+}
+
+void btree_rig_renew_journal(struct btree_rig *rig)
+{
+	const uint64_t seq = stop(rig);
+
+	ter_journal_free(TAKE_PTR(rig->journal));
+	(void)start_journal(rig, NULL, seq + 1);
+	ter_btrees_set_journal(rig->bt, rig->journal);
+	assert_int_equal(ter_btrees_start(rig->bt), 0);
+}
+
+void btree_rig_close(struct btree_rig *rig)
+{
+	(void)stop(rig);
 	drop(rig);
 }
 

@@ -50,6 +50,7 @@ struct btree_rig {
 	unsigned next_dev;
 	_Atomic int errors;
 	_Atomic int fail_alloc; /* errno that node_alloc gives */
+	unsigned fail_alloc_after; /* but not to the next so many */
 	int64_t nodes_seen; /* sum of what on_counters told of the node counter */
 	char last_error[512];
 	/* What a superblock would remember from life to life. */
@@ -63,6 +64,7 @@ void btree_rig_free(struct btree_rig *rig);
 int btree_rig_open(struct btree_rig *rig, bool fresh);
 void btree_rig_replay_only(struct btree_rig *rig); /* open without tasks, for looking */
 void btree_rig_close(struct btree_rig *rig);       /* stop cleanly: all nodes written */
+void btree_rig_renew_journal(struct btree_rig *rig); /* all nodes are written, another journal goes on: as from read-write to read-only and back */
 void btree_rig_crash(struct btree_rig *rig);       /* drop all that is in memory; the devices are left as they are */
 /* Structure of all btrees, and that exactly the nodes linked are those accounted for. Returns how many there are. */
 unsigned btree_rig_check(struct btree_rig *rig);

@@ -373,6 +373,50 @@ static void any_flipped_bit_is_noticed(void **state)
 	free(sb);
 }
 
+/* "None", with the digest that none has: whoever damages a node could write just that. */
+static void a_bset_without_checksum_is_refused(void **state)
+{
+	uint64_t seed = test_seed();
+	struct ter_sb *sb = sb_new();
+	struct disk disk = { 0 };
+	struct ter_node_content read;
+	struct ter_node_id id;
+	struct ter_node_geo geo;
+	struct model m = { 0 };
+	uint32_t at, second, bytes;
+	uint8_t *found;
+
+	assert_int_equal(ter_node_geo_init(&geo, sb), 0);
+	disk.space = calloc(1, geo.node_bytes);
+	found = malloc(geo.node_bytes);
+	make_sample(&geo, &seed, &disk, &m);
+	at = (uint32_t)sizeof(struct ter_node_disk);
+	second = ter_bset_sectors(&geo, true, ter_le32_get(((struct ter_bset_disk *)(disk.space + at))->keys_bytes)) * 512;
+	assert_true(second < disk.sectors * 512);
+	for (unsigned i = 0; i < 2; i++, at = second) {
+		struct ter_bset_disk *bset = (struct ter_bset_disk *)(disk.space + at), keep = *bset;
+
+		assert_int_equal(bset->csum_slot, 1);
+		bset->csum_slot = 0;
+		memset(bset->csum, 0, sizeof(bset->csum));
+		assert_int_equal(read_node(&geo, &disk, &read), -EUCLEAN);
+		/* Of a node that nothing points to, what stands before it counts. */
+		memcpy(found, disk.space, geo.node_bytes);
+		assert_int_equal(ter_node_decode_found(&geo, found, UINT64_MAX, &id, &bytes, &read), i ? 0 : -EUCLEAN);
+		if (i) {
+			assert_int_equal(bytes, second);
+			ter_keyset_free(&read.keys);
+		}
+		*bset = keep;
+	}
+	assert_int_equal(read_node(&geo, &disk, &read), 0);
+	ter_keyset_free(&read.keys);
+	model_free(&m);
+	free(found);
+	free(disk.space);
+	free(sb);
+}
+
 static void blacklisted_bsets_and_those_after_are_left_out(void **state)
 {
 	struct ter_sb *sb = sb_new();
@@ -538,6 +582,7 @@ int main(void)
 		cmocka_unit_test(searches_find_the_first_slot_at_or_after),
 		cmocka_unit_test(random_changes_equal_a_sorted_array_in_memory_and_read_back),
 		cmocka_unit_test(any_flipped_bit_is_noticed),
+		cmocka_unit_test(a_bset_without_checksum_is_refused),
 		cmocka_unit_test(blacklisted_bsets_and_those_after_are_left_out),
 		cmocka_unit_test(hostile_bytes_are_refused_or_read_but_never_trusted),
 	};

@@ -250,9 +250,27 @@ static void record_main(struct ter_exec *exec, void *arg)
 	rig_free(rig);
 }
 
+/* "None", with the digest that none has. */
+static void unsummed_main(struct ter_exec *exec, void *arg)
+{
+	struct rig *rig = rig_with_entries(exec);
+	struct ter_jentry_disk *disk = (void *)entry_at(rig, 0, 5), keep = *disk;
+
+	disk->csum_slot = 0;
+	memset(disk->csum, 0, sizeof(disk->csum));
+	expect_all(rig, ENTRIES, 1);
+	rig->members->dev[1].bdev = NULL; /* one copy only */
+	expect_lost(rig, TER_ERR_DEGRADED, "entry 5 ");
+	rig->members->dev[1].bdev = &rig->dev[1].bdev;
+	*disk = keep;
+	expect_all(rig, ENTRIES, 0);
+	rig_free(rig);
+}
+
 static void hostile_bytes_are_refused_not_believed(void **state)
 {
 	rig_run(true, 0, record_main, NULL);
+	rig_run(true, 0, unsummed_main, NULL);
 	rig_run(false, 0, hostile_main, NULL);
 }
 
