@@ -132,7 +132,7 @@ static void choose_pool(void)
 	for (unsigned i = 0; i < p->members; i++) {
 		int fd;
 
-		p->bytes[i] = TER_MIB(32) + (uint64_t)st_below(&run.rnd, 65) * TER_MIB(1);
+		p->bytes[i] = TER_MIB(33) + (uint64_t)st_below(&run.rnd, 65) * TER_MIB(1);
 		snprintf(p->path[i], sizeof(p->path[i]), "%s/stress-%d-member%u", run.dir, (int)getpid(), i);
 		fd = open(p->path[i], O_CREAT | O_RDWR | O_TRUNC | O_CLOEXEC, 0600);
 		if (fd < 0 || ftruncate(fd, (off_t)p->bytes[i]) < 0)
