@@ -31,8 +31,8 @@ static int usage(const char *what)
 		fprintf(stderr, "terraced: %s\n", what);
 	fprintf(stderr, "Usage: terraced --once format [--label=NAME] [--replicas=N] [--compression=C] [--checksum=C] [--force] [--OPTION=VALUE…] DEVICE…\n"
 			"       terraced --once serve [--read-only|--dry] [--check] [--degraded=ask|yes|very|no] [--memory-limit=BYTES]\n"
-			"                             [--transport=auto|classic|ring] [--writeback-cache] DIR DEVICE…\n"
-			"       terraced --once fsck [-n|-y|--ask] [--degraded=ask|yes|very|no] DEVICE…\n");
+			"                             [--transport=auto|classic|ring] [--noatime] [--writeback-cache] DIR DEVICE…\n"
+			"       terraced --once fsck [-n|-y|--ask] [--degraded=ask|yes|very|no] [--memory-limit=BYTES] [--fsck-memory=BYTES] DEVICE…\n");
 	return 2;
 }
 
@@ -183,6 +183,10 @@ static int parse_serve(struct serve *serve, bool with_dir, int argc, char **argv
 			if (ter_option_set_text(&options, "memory_limit", argv[i] + 15, TER_OPT_OPEN, NULL, error) < 0)
 				return -EINVAL;
 			serve->open.memory_limit = options.memory_limit;
+		} else if (strncmp(argv[i], "--fsck-memory=", 14) == 0) {
+			if (ter_option_set_text(&options, "fsck_memory", argv[i] + 14, TER_OPT_OPEN, NULL, error) < 0)
+				return -EINVAL;
+			serve->open.fsck_memory = options.fsck_memory;
 		} else if (strcmp(argv[i], "--transport=auto") == 0) {
 			serve->session.transport = TD_TRANSPORT_AUTO;
 		} else if (strcmp(argv[i], "--transport=classic") == 0) {
@@ -329,10 +333,17 @@ static int want_repair(void *arg, const char *pass, const char *sentence)
 	return 0;
 }
 
+static void print_degraded(uint64_t bytes)
+{
+	if (bytes)
+		printf("Degraded: %.1f MiB of data have fewer copies than option data_replicas asks.\n", (double)bytes / TER_MIB(1));
+}
+
 /* Changes nothing: the journal is replayed in memory only. */
 static int once_check(struct serve *serve)
 {
-	const struct ter_fsck_report report = { .found = print_finding };
+	uint64_t degraded = 0;
+	const struct ter_fsck_report report = { .found = print_finding, .ret_degraded_bytes = &degraded };
 	struct ter_error error = { 0 };
 	struct ter_fs *fs;
 	int64_t found;
@@ -346,6 +357,7 @@ static int once_check(struct serve *serve)
 	ter_fs_close(fs);
 	if (found < 0)
 		return fail(&error);
+	print_degraded(degraded);
 	if (found)
 		printf("%lld contradictions were found.\n", (long long)found);
 	else
@@ -373,6 +385,9 @@ static int once_repair(struct serve *serve, bool ask)
 	ter_fs_close(fs);
 	if (r < 0)
 		return fail(&error);
+	if (repaired.copies_made)
+		printf("%llu extents got the copies that they were missing.\n", (unsigned long long)repaired.copies_made);
+	print_degraded(repaired.degraded_bytes);
 	if (!repaired.found)
 		printf("Nothing wrong was found.\n");
 	else if (!repaired.left)

@@ -166,18 +166,13 @@ bool ter_btree_node_is_at(struct ter_btrees *bt, enum ter_btree_id btree, unsign
 	return head_is(bt, head, btree, level) && !ter_pos_cmp(pos_of(&head->max), max);
 }
 
-static int load(struct ter_btrees *bt, unsigned dev_idx, uint64_t sector, struct ter_found_node *ret, struct ter_node_content *content)
+/* @buf: what lies there. */
+static int decode(struct ter_btrees *bt, unsigned dev_idx, uint64_t sector, void *buf, struct ter_found_node *ret, struct ter_node_content *content)
 {
 	const uint64_t seq_max = bt->journal ? ter_journal_open_seq(bt->journal) : UINT64_MAX;
-	_cleanup_free_ void *buf = ter_malloc_aligned(bt->geo.node_bytes, ter_node_buf_align(bt));
 	struct ter_node_id id;
 	int r;
 
-	if (!buf)
-		return -ENOMEM;
-	r = read_place(bt, dev_idx, sector, buf, bt->geo.node_bytes);
-	if (r < 0)
-		return r == -ENOMEM ? r : -ENODATA;
 	r = ter_node_decode_found(&bt->geo, buf, seq_max, &id, &ret->written_bytes, content);
 	if (r < 0)
 		return r == -ENOMEM ? r : -ENODATA;
@@ -191,6 +186,27 @@ static int load(struct ter_btrees *bt, unsigned dev_idx, uint64_t sector, struct
 	return 0;
 }
 
+static int load(struct ter_btrees *bt, unsigned dev_idx, uint64_t sector, struct ter_found_node *ret, struct ter_node_content *content)
+{
+	_cleanup_free_ void *buf = ter_malloc_aligned(bt->geo.node_bytes, ter_node_buf_align(bt));
+	int r;
+
+	if (!buf)
+		return -ENOMEM;
+	r = read_place(bt, dev_idx, sector, buf, bt->geo.node_bytes);
+	if (r < 0)
+		return r == -ENOMEM ? r : -ENODATA;
+	return decode(bt, dev_idx, sector, buf, ret, content);
+}
+
+static bool is_leaf(struct ter_btrees *bt, const struct ter_node_disk *head)
+{
+	if (ter_le64_get(head->magic) != (TER_NODE_MAGIC ^ bt->geo.uuid_xor))
+		return false;
+	ter_node_seq_seen(bt, ter_le64_get(head->node_seq)); /* a new node must be newer than all that a later search may find */
+	return !head->level;
+}
+
 int ter_btree_look_for_node(struct ter_btrees *bt, unsigned dev_idx, uint64_t sector, struct ter_found_node *ret)
 {
 	_cleanup_free_ struct ter_node_disk *head = ter_malloc_aligned(bt->geo.block_bytes, ter_node_buf_align(bt));
@@ -200,12 +216,22 @@ int ter_btree_look_for_node(struct ter_btrees *bt, unsigned dev_idx, uint64_t se
 	if (!head)
 		return -ENOMEM;
 	r = read_place(bt, dev_idx, sector, head, bt->geo.block_bytes);
-	if (r < 0 || ter_le64_get(head->magic) != (TER_NODE_MAGIC ^ bt->geo.uuid_xor))
-		return -ENODATA;
-	ter_node_seq_seen(bt, ter_le64_get(head->node_seq)); /* a new node must be newer than all that a later search may find */
-	if (head->level)
+	if (r < 0 || !is_leaf(bt, head))
 		return -ENODATA;
 	r = load(bt, dev_idx, sector, ret, &content);
+	if (r == 0)
+		ter_keyset_free(&content.keys);
+	return r;
+}
+
+int ter_btree_look_at_node(struct ter_btrees *bt, unsigned dev_idx, uint64_t sector, void *bytes, struct ter_found_node *ret)
+{
+	struct ter_node_content content;
+	int r;
+
+	if (!is_leaf(bt, bytes))
+		return -ENODATA;
+	r = decode(bt, dev_idx, sector, bytes, ret, &content);
 	if (r == 0)
 		ter_keyset_free(&content.keys);
 	return r;

@@ -39,6 +39,8 @@ struct ter_found_node {
 };
 /* Is there a leaf at this place, as far as its header and first bset say? -ENODATA: no. */
 int ter_btree_look_for_node(struct ter_btrees *bt, unsigned dev_idx, uint64_t sector, struct ter_found_node *ret);
+/* The same where a node's bytes were read from there already; they may be changed. */
+int ter_btree_look_at_node(struct ter_btrees *bt, unsigned dev_idx, uint64_t sector, void *bytes, struct ter_found_node *ret);
 /* Its keys, ascending, encoded one after the other; free() them. */
 int ter_btree_load_found(struct ter_btrees *bt, const struct ter_found_node *found, uint8_t **ret_keys, uint32_t *ret_bytes);
 /* Is a copy of this node (by its header) at this place? */

@@ -147,6 +147,12 @@ int ter_file_seek(struct ter_data *data, struct ter_file *file, uint64_t offset,
 int ter_file_replay_data(struct ter_data *data, struct ter_file *file, uint64_t seq, uint64_t offset, const void *bytes, size_t nr);
 void ter_file_replay_done(struct ter_data *data, struct ter_file *file, uint64_t from, uint64_t to, uint64_t upto_seq);
 
+/*
+ * An extent with fewer than @wanted copies gets the missing ones, on members that have none of it, from one that verifies; in one transaction. Waits. Return: how many good ones there are now;
+ * -ENOENT: it is no such extent any more; -EIO: none verifies; -ENODEV: none of those whose members are here; -ENOSPC: no room that is not promised; -EROFS: no member can be written.
+ */
+int ter_data_add_copies(struct ter_data *data, struct ter_pos pos, unsigned wanted);
+
 struct ter_data_stats {
 	uint64_t dirty_bytes, written_bytes, stored_bytes, read_bytes, device_read_bytes, repaired, failed;
 	uint64_t degraded; /* batches written with fewer copies than asked for */

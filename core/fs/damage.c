@@ -49,36 +49,50 @@ int ter_damage_stage_gone(struct ter_trans *trans, struct ter_pos pos)
 
 /* --- noting --- */
 
+static int stage_note(struct ter_trans *trans, struct ter_pos pos, uint64_t offset_bytes, int64_t now)
+{
+	struct ter_damage damage = { .offset_bytes = offset_bytes, .first_ns = now };
+	struct ter_damage_disk disk = { 0 };
+	const struct ter_key key = { .pos = pos, .type = TER_KEY_DAMAGE, .val = &disk, .val_bytes = sizeof(disk) };
+	struct ter_key old;
+	int r;
+
+	r = ter_trans_get(trans, TER_BTREE_DAMAGED, pos, &old);
+	if (r < 0 && r != -ENOENT)
+		return r;
+	if (r >= 0 && damage_decode(&old, &damage) >= 0 && damage.offset_bytes <= offset_bytes && now >= damage.last_ns && now - damage.last_ns < AGAIN_NS)
+		return 0;
+	disk.offset_bytes = ter_le64_make(ter_min(damage.offset_bytes, offset_bytes));
+	disk.first_ns = ter_le64_make((uint64_t)damage.first_ns);
+	disk.last_ns = ter_le64_make((uint64_t)now);
+	disk.times = ter_le32_make(damage.times == UINT32_MAX ? damage.times : damage.times + 1);
+	return ter_trans_update(trans, TER_BTREE_DAMAGED, pos, r < 0 ? TER_KEY_ABSENT : &old, &key);
+}
+
+int ter_vfs_stage_lost(struct ter_vfs *vfs, struct ter_trans *trans, struct ter_pos pos, uint64_t start_sector)
+{
+	if (pos.snapshot != TER_SNAPSHOT_ROOT || !pos.inode || pos.inode > TER_INUM_MAX)
+		return 0;
+	return stage_note(trans, TER_POS(pos.inode, 0, TER_SNAPSHOT_ROOT), ter_min(start_sector, (uint64_t)TER_FILE_SIZE_MAX >> TER_SECTOR_SHIFT) << TER_SECTOR_SHIFT,
+			  ter_vfs_now(vfs));
+}
+
 struct note {
 	struct ter_vfs *vfs;
 	const struct ter_damage_note *what;
-	struct ter_damage_disk disk;
 };
 
 static int note_fn(struct ter_trans *trans, void *arg)
 {
-	struct note *n = arg;
+	const struct note *n = arg;
 	const struct ter_pos pos = TER_POS(n->what->inum, 0, TER_SNAPSHOT_ROOT);
-	const struct ter_key key = { .pos = pos, .type = TER_KEY_DAMAGE, .val = &n->disk, .val_bytes = sizeof(n->disk) };
-	const int64_t now = ter_vfs_now(n->vfs);
-	struct ter_damage damage = { .offset_bytes = n->what->offset_bytes, .first_ns = now };
-	struct ter_key inode, old;
+	struct ter_key inode;
 	int r;
 
 	r = ter_trans_get(trans, TER_BTREE_INODES, pos, &inode);
 	if (r < 0)
 		return r == -ENOENT ? 0 : r; /* deleted meanwhile */
-	r = ter_trans_get(trans, TER_BTREE_DAMAGED, pos, &old);
-	if (r < 0 && r != -ENOENT)
-		return r;
-	if (r >= 0 && damage_decode(&old, &damage) >= 0 && damage.offset_bytes <= n->what->offset_bytes && now >= damage.last_ns &&
-	    now - damage.last_ns < AGAIN_NS)
-		return 0;
-	n->disk.offset_bytes = ter_le64_make(ter_min(damage.offset_bytes, n->what->offset_bytes));
-	n->disk.first_ns = ter_le64_make((uint64_t)damage.first_ns);
-	n->disk.last_ns = ter_le64_make((uint64_t)now);
-	n->disk.times = ter_le32_make(damage.times == UINT32_MAX ? damage.times : damage.times + 1);
-	return ter_trans_update(trans, TER_BTREE_DAMAGED, pos, r < 0 ? TER_KEY_ABSENT : &old, &key);
+	return stage_note(trans, pos, n->what->offset_bytes, ter_vfs_now(n->vfs));
 }
 
 static bool take_note(struct ter_vfs *vfs, struct ter_damage_note *ret)

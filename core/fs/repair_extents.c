@@ -17,7 +17,8 @@ struct extent_fix {
 	struct ter_pos pos;
 	enum cure cure;
 	uint64_t start; /* CURE_TRIM: what is before goes */
-	bool alone;     /* derived keys are not touched */
+	bool alone;     /* derived keys are not touched, but for the counter of promises */
+	bool lost;      /* the file is listed as damaged */
 };
 
 static int extent_fn(struct ter_trans *trans, void *arg)
@@ -30,12 +31,22 @@ static int extent_fn(struct ter_trans *trans, void *arg)
 	r = ter_trans_get(trans, TER_BTREE_EXTENTS, x->pos, &old);
 	if (r < 0)
 		return r == -ENOENT ? 0 : r;
+	if (x->lost) {
+		r = ter_vfs_stage_lost(x->f->vfs, trans, old.pos, old.pos.offset > old.size ? ter_key_start(&old) : 0);
+		if (r < 0)
+			return r;
+	}
 	if (x->cure == CURE_ERROR) {
 		key = (struct ter_key){ .pos = old.pos, .size = old.size, .type = TER_KEY_ERROR };
 		return ter_trans_update(trans, TER_BTREE_EXTENTS, old.pos, &old, &key);
 	}
-	if (x->alone)
-		return ter_trans_update(trans, TER_BTREE_EXTENTS, old.pos, &old, NULL);
+	if (x->alone) {
+		const int64_t promise = -(int64_t)old.size;
+
+		/* What is promised is a sum of these very keys (TER_COUNT_RESERVED), whatever else is wrong with one. */
+		r = old.type == TER_KEY_RESERVATION ? ter_trans_add(trans, ter_counter_reserved(), &promise, 1) : 0;
+		return r < 0 ? r : ter_trans_update(trans, TER_BTREE_EXTENTS, old.pos, &old, NULL);
+	}
 	return ter_extents_stage_trim(config->alloc, trans, config->sb->sb, &old, x->cure == CURE_DELETE ? old.pos.offset : x->start);
 }
 
@@ -147,7 +158,7 @@ struct walk {
 static int fix_impossible(struct ter_fixer *f, const struct ter_key *key)
 {
 	const uint32_t align = (f->vfs->config.sb->sb->options.block_size >> TER_SECTOR_SHIFT) - 1;
-	struct extent_fix x = { .f = f, .pos = key->pos, .cure = CURE_DELETE, .alone = true };
+	struct extent_fix x = { .f = f, .pos = key->pos, .cure = CURE_DELETE, .alone = true, .lost = key->type == TER_KEY_EXTENT || key->type == TER_KEY_INLINE_DATA };
 	int r;
 
 	if (key->type == TER_KEY_EXTENT && key->size && key->pos.offset >= key->size && !(key->size & align) && !(key->pos.offset & align) &&

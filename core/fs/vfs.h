@@ -153,6 +153,8 @@ struct ter_damage {
 	int64_t first_ns, last_ns; /* when it was found, since 1970 */
 	uint32_t times;            /* 0: the note itself is damaged */
 };
+/* Repair: into the transaction that gives up data of the file that @pos is of, from @start_sector on. The inode may be made later; a note of none that exists is removed by ter_vfs_repair(). */
+int ter_vfs_stage_lost(struct ter_vfs *vfs, struct ter_trans *trans, struct ter_pos pos, uint64_t start_sector);
 void ter_vfs_note_damage(struct ter_vfs *vfs, uint64_t inum, uint64_t offset_bytes); /* from any task; never waits */
 int ter_vfs_next_damaged(struct ter_vfs *vfs, uint64_t from_inum, struct ter_damage *ret); /* the first with a number >= @from_inum; -ENOENT */
 int ter_vfs_clear_damage(struct ter_vfs *vfs, uint64_t inum); /* fine if it is not noted; -EROFS */
@@ -165,10 +167,11 @@ int ter_vfs_sync(struct ter_vfs *vfs);
 /*
  * fsck: every relation between inodes, directory entries, attributes, extents and counters, as the btrees hold them. What changes meanwhile is seen as of
  * different moments: a sentence counts when a second check says it again. @report (pass, sentence) is called once a contradiction, @step between two batches of keys (-ECANCELED from it ends the check); both may be NULL.
- * Memory: 24 bytes an inode. Return: number of contradictions, or a negative errno.
+ * Memory: 24 bytes an inode, half of @memory_bytes at most (0: of the default): more inodes are done in turns. Return: number of contradictions, or a negative errno.
  */
+#define TER_CHECK_MEMORY_DEFAULT TER_MIB(128)
 typedef void (*ter_vfs_check_report)(void *arg, const char *pass, const char *sentence);
 typedef int (*ter_vfs_check_step)(void *arg, const char *phase, uint64_t done, uint64_t total);
-int64_t ter_vfs_check(struct ter_vfs *vfs, ter_vfs_check_report report, void *report_arg, ter_vfs_check_step step, void *step_arg);
+int64_t ter_vfs_check(struct ter_vfs *vfs, uint64_t memory_bytes, ter_vfs_check_report report, void *report_arg, ter_vfs_check_step step, void *step_arg);
 
 #endif

@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * fsck's pass over files: inodes, directory entries, attributes, extents' owners, counters
+ * fsck's pass over files: inodes, directory entries, attributes, extents' owners, notes of damage, counters
  *
- * One record an inode, in order of number; then each btree is read once, in order, a buffer of keys at a time, and what it says is counted on the records; at the end the records are
+ * One record an inode, in order of number; then each btree is read, in order, a buffer of keys at a time, and what it says is counted on the records; at the end the records are
  * compared with themselves.
+ *
+ * Memory is bounded: where there are more inodes than records fit, a *window* of numbers is done after the other. Each sentence is about one number, and is said in that one's window; of entries that is
+ * the directory's for what they are, and the target's for where they lead. Directory entries are read for each window, other keys once.
  */
 #include <inttypes.h>
 #include <stdarg.h>
@@ -16,6 +19,7 @@
 
 #define KEYS_BYTES TER_KIB(512) /* of keys between two steps; the longest key fits */
 #define SENTENCE_MAX 512
+#define RECS_MIN 4 /* of a window */
 
 enum {
 	REC_MARKED = 1,      /* in DELETED_INODES */
@@ -45,7 +49,9 @@ struct check {
 	int64_t found;
 
 	struct rec *recs;
-	size_t nr, max;
+	size_t nr, max, most;
+	uint64_t from, to; /* the window, inclusive */
+	uint64_t inodes;   /* of windows before */
 
 	/* the directory or file that keys belong to now */
 	uint64_t owner;
@@ -86,6 +92,11 @@ static struct rec *rec_of(struct check *c, uint64_t inum)
 	return lo < c->nr && c->recs[lo].inum == inum ? &c->recs[lo] : NULL;
 }
 
+static bool in_window(const struct check *c, uint64_t inum)
+{
+	return inum >= c->from && inum <= c->to;
+}
+
 /* --- reading a btree, a buffer of keys at a time --- */
 
 static int copy_key(void *arg, const struct ter_key *key)
@@ -100,15 +111,17 @@ static int copy_key(void *arg, const struct ter_key *key)
 	return 0;
 }
 
-static int each_key(struct check *c, enum ter_btree_id btree, int (*fn)(struct check *c, const struct ter_key *key))
+/* @fn: 1 ends it. Keys of inodes from @from_inum to @to_inum. */
+static int each_key(struct check *c, enum ter_btree_id btree, uint64_t from_inum, uint64_t to_inum, int (*fn)(struct check *c, const struct ter_key *key))
 {
-	struct ter_pos from = TER_POS_MIN;
+	struct ter_pos from = TER_POS(from_inum, 0, 0);
+	const struct ter_pos to = TER_POS(to_inum, UINT64_MAX, UINT32_MAX);
 	uint64_t done = 0;
 	int r, more;
 
 	do {
 		c->keys_used = 0;
-		more = ter_btree_scan(c->vfs->config.btrees, btree, from, TER_POS_MAX, 0, copy_key, c, NULL);
+		more = ter_btree_scan(c->vfs->config.btrees, btree, from, to, 0, copy_key, c, NULL);
 		if (more < 0)
 			return more;
 		for (size_t at = 0; at < c->keys_used;) {
@@ -119,8 +132,8 @@ static int each_key(struct check *c, enum ter_btree_id btree, int (*fn)(struct c
 			from = ter_pos_next(key.pos);
 			done++;
 			r = fn(c, &key);
-			if (r < 0)
-				return r;
+			if (r)
+				return ter_min(r, 0);
 		}
 		if (c->step && c->step(c->step_arg, ter_btree_names[btree], done, 0) < 0)
 			return -ECANCELED;
@@ -133,7 +146,7 @@ static int each_key(struct check *c, enum ter_btree_id btree, int (*fn)(struct c
 static int add_rec(struct check *c, const struct rec *rec)
 {
 	if (c->nr == c->max) {
-		size_t max = c->max + c->max / 2 + 1024;
+		size_t max = ter_min(c->most, c->max + c->max / 2 + 1024);
 		struct rec *recs = ter_realloc_array(c->recs, max, sizeof(*recs));
 
 		if (!recs)
@@ -150,7 +163,11 @@ static int check_inode(struct check *c, const struct ter_key *key)
 	struct ter_inode_attr a;
 	struct rec rec;
 
-	if (key->pos.snapshot != TER_SNAPSHOT_ROOT || ter_inode_decode(key, &a) < 0) {
+	if (c->nr == c->most) { /* one key of an inode makes a record */
+		c->to = key->pos.inode - 1;
+		return 1;
+	}
+	if (key->pos.offset || key->pos.snapshot != TER_SNAPSHOT_ROOT || ter_inode_decode(key, &a) < 0) {
 		say(c, "inodes", "Inode %" PRIu64 " is damaged.", key->pos.inode);
 		return 0;
 	}
@@ -202,41 +219,59 @@ static int own(struct check *c, uint64_t inum, const struct ter_inode_attr **ret
 
 static void end_of_dir(struct check *c)
 {
-	if (c->owner_read && S_ISDIR(c->owner_attr.mode) && c->owner_entries != c->owner_attr.size)
+	if (c->owner_read && in_window(c, c->owner) && S_ISDIR(c->owner_attr.mode) && c->owner_entries != c->owner_attr.size)
 		say(c, "dirents", "Directory %" PRIu64 " counts %" PRIu64 " entries, but has %" PRIu64 ".", c->owner, c->owner_attr.size, c->owner_entries);
 }
 
-static void check_entry_of_dir(struct check *c, const struct ter_dent *dent, struct rec *dir, struct rec *target)
+static void check_entry_of_dir(struct check *c, const struct ter_dent *dent, uint64_t dir, struct rec *target)
 {
-	dir->found++;
 	if (target->flags & REC_PARENT_SEEN || target->inum == TER_ROOT_INUM)
 		say(c, "dirents", "Directory %" PRIu64 " has more than one entry; one is '%.*s' in directory %" PRIu64 ".", dent->inum, (int)dent->name_bytes,
-		    dent->name, (uint64_t)dir->inum);
+		    dent->name, dir);
 	target->flags |= REC_PARENT_SEEN;
-	if (target->parent != dir->inum)
+	if (target->parent != dir)
 		say(c, "dirents", "Directory %" PRIu64 " stands in directory %" PRIu64 ", but says that its parent is %" PRIu64 ".", dent->inum,
-		    (uint64_t)dir->inum, target->parent);
+		    dir, target->parent);
 }
 
-static void check_entry(struct check *c, const struct ter_dent *dent, struct rec *dir, uint64_t hash)
+/* Where it leads. */
+static void check_target_of(struct check *c, const struct ter_dent *dent, uint64_t dir)
 {
 	struct rec *target = rec_of(c, dent->inum);
 
-	if (ter_dirent_hash(c->vfs->config.sb->sb->hash_key, dent->name, dent->name_bytes) != hash)
-		say(c, "dirents", "Entry '%.*s' in directory %" PRIu64 " stands at the place of another name.", (int)dent->name_bytes, dent->name,
-		    (uint64_t)dir->inum);
 	if (!target) {
 		say(c, "dirents", "Entry '%.*s' in directory %" PRIu64 " leads to inode %" PRIu64 ", which does not exist.", (int)dent->name_bytes, dent->name,
-		    (uint64_t)dir->inum, dent->inum);
+		    dir, dent->inum);
 		return;
 	}
 	if (target->type != dent->type)
 		say(c, "dirents", "Entry '%.*s' in directory %" PRIu64 " says that inode %" PRIu64 " is of type %u, but it is of type %u.", (int)dent->name_bytes,
-		    dent->name, (uint64_t)dir->inum, dent->inum, dent->type, (unsigned)target->type);
+		    dent->name, dir, dent->inum, dent->type, (unsigned)target->type);
 	if (target->type == ter_mode_type(S_IFDIR))
 		check_entry_of_dir(c, dent, dir, target);
 	else
 		target->found++;
+}
+
+/* Of a target in another window, that it is what the entry says: if not, it is told there. */
+static bool is_subdirectory(struct check *c, const struct ter_dent *dent)
+{
+	const struct rec *target = in_window(c, dent->inum) ? rec_of(c, dent->inum) : NULL;
+
+	return target ? target->type == ter_mode_type(S_IFDIR) : !in_window(c, dent->inum) && dent->type == ter_mode_type(S_IFDIR);
+}
+
+/* @dir NULL: of another window. */
+static void check_entry(struct check *c, const struct ter_dent *dent, uint64_t dir_inum, struct rec *dir, uint64_t hash)
+{
+	if (dir) {
+		c->owner_entries++;
+		dir->found += is_subdirectory(c, dent);
+		if (ter_dirent_hash(c->vfs->config.sb->sb->hash_key, dent->name, dent->name_bytes) != hash)
+			say(c, "dirents", "Entry '%.*s' in directory %" PRIu64 " stands at the place of another name.", (int)dent->name_bytes, dent->name, dir_inum);
+	}
+	if (in_window(c, dent->inum))
+		check_target_of(c, dent, dir_inum);
 }
 
 static void check_doubles(struct check *c, const struct ter_key *key)
@@ -254,7 +289,8 @@ static void check_doubles(struct check *c, const struct ter_key *key)
 
 static int check_dirents(struct check *c, const struct ter_key *key)
 {
-	struct rec *dir = rec_of(c, key->pos.inode);
+	const bool mine = in_window(c, key->pos.inode);
+	struct rec *dir = mine ? rec_of(c, key->pos.inode) : NULL;
 	const struct ter_inode_attr *attr;
 	struct ter_dent dent;
 	uint32_t pos = 0;
@@ -266,19 +302,21 @@ static int check_dirents(struct check *c, const struct ter_key *key)
 	if (r < 0)
 		return r;
 	if (key->pos.snapshot != TER_SNAPSHOT_ROOT || ter_dirents_check(key) < 0) {
-		say(c, "dirents", "Directory %" PRIu64 " has damaged entries at %" PRIx64 ".", key->pos.inode, key->pos.offset);
+		if (mine)
+			say(c, "dirents", "Directory %" PRIu64 " has damaged entries at %" PRIx64 ".", key->pos.inode, key->pos.offset);
 		return 0;
 	}
-	if (!dir || dir->type != ter_mode_type(S_IFDIR)) {
-		say(c, "dirents", "Inode %" PRIu64 " has directory entries, but is not a directory.", key->pos.inode);
+	if (mine ? !dir || dir->type != ter_mode_type(S_IFDIR) : !attr || !S_ISDIR(attr->mode)) {
+		if (mine)
+			say(c, "dirents", "Inode %" PRIu64 " has directory entries, but is not a directory.", key->pos.inode);
 		return 0;
 	}
-	dir->flags |= REC_ENTRIES;
-	check_doubles(c, key);
-	while (ter_dirents_next(key->val, key->val_bytes, &pos, &dent) > 0) {
-		c->owner_entries++;
-		check_entry(c, &dent, dir, key->pos.offset);
+	if (dir) {
+		dir->flags |= REC_ENTRIES;
+		check_doubles(c, key);
 	}
+	while (ter_dirents_next(key->val, key->val_bytes, &pos, &dent) > 0)
+		check_entry(c, &dent, key->pos.inode, dir, key->pos.offset);
 	return 0;
 }
 
@@ -365,21 +403,72 @@ static int check_extent(struct check *c, const struct ter_key *key)
 	return 0;
 }
 
+static int check_damaged(struct check *c, const struct ter_key *key)
+{
+	const struct rec *rec = rec_of(c, key->pos.inode);
+
+	if (key->pos.snapshot != TER_SNAPSHOT_ROOT || ter_damage_check(key) < 0)
+		say(c, "damaged", "The list of damaged files has a record for inode %" PRIu64 " that cannot be valid.", key->pos.inode);
+	else if (!rec || rec->type != ter_mode_type(S_IFREG))
+		say(c, "damaged", "The list of damaged files has inode %" PRIu64 ", which is not a file.", key->pos.inode);
+	return 0;
+}
+
 /* --- records with themselves --- */
 
-static void check_loop(struct check *c, struct rec *from)
+/* The directory above; 0: the root, or one that is told as an entry or a parent that does not exist, or from which the root is known to be reached. */
+static int parent_of(struct check *c, uint64_t inum, uint64_t *ret)
 {
-	struct rec *rec = from;
-	size_t steps = 0;
+	struct ter_inode_attr attr;
+	const struct rec *rec;
+	int r;
 
-	while (rec && !(rec->flags & REC_ROOTED) && rec->inum != TER_ROOT_INUM && steps++ <= c->nr)
-		rec = rec_of(c, rec->parent);
-	if (!rec)
-		return; /* told as an entry or a parent that does not exist */
-	if (steps > c->nr)
+	*ret = 0;
+	if (inum == TER_ROOT_INUM)
+		return 0;
+	if (in_window(c, inum)) {
+		rec = rec_of(c, inum);
+		*ret = rec && !(rec->flags & REC_ROOTED) && rec->type == ter_mode_type(S_IFDIR) ? rec->parent : 0;
+		return 0;
+	}
+	r = ter_inode_read_key(c->vfs, TER_POS(inum, 0, TER_SNAPSHOT_ROOT), 0, &attr);
+	if (r < 0)
+		return r == -ESTALE || r == -EUCLEAN ? 0 : r;
+	*ret = S_ISDIR(attr.mode) ? attr.parent_inum : 0;
+	return 0;
+}
+
+/* Told once, and walked once as far as it lies in the window. A loop is met again where the walk stood at some power of two (Brent). */
+static int check_loop(struct check *c, struct rec *from)
+{
+	uint64_t at = from->inum, mark = 0, steps = 0, until = 1, next;
+	struct rec *rec;
+	int r;
+
+	do {
+		if (steps == until) {
+			mark = at;
+			until *= 2;
+		}
+		r = parent_of(c, at, &next);
+		if (r < 0)
+			return r;
+		at = next;
+		steps++;
+	} while (at && at != mark);
+	if (at)
 		say(c, "dirents", "Directory %" PRIu64 " is below itself, or below one that is.", (uint64_t)from->inum);
-	for (rec = from; steps-- && rec && !(rec->flags & REC_ROOTED); rec = rec_of(c, rec->parent))
-		rec->flags |= REC_ROOTED; /* told once, walked once */
+	for (at = from->inum; steps--; at = next) {
+		rec = in_window(c, at) ? rec_of(c, at) : NULL;
+		r = parent_of(c, at, &next);
+		if (r < 0)
+			return r;
+		if (rec)
+			rec->flags |= REC_ROOTED;
+		if (!next)
+			break;
+	}
+	return 0;
 }
 
 static int check_dir_rec(struct check *c, struct rec *rec)
@@ -394,8 +483,11 @@ static int check_dir_rec(struct check *c, struct rec *rec)
 		say(c, "inodes", "Directory %" PRIu64 " is marked as deleted, but has an entry or entries.", (uint64_t)rec->inum);
 	if (rec->nlink && rec->nlink != rec->found + 2)
 		say(c, "inodes", "Directory %" PRIu64 " has link count %" PRIu32 ", but %" PRIu32 " subdirectories.", (uint64_t)rec->inum, rec->nlink, rec->found);
-	if (rec->nlink)
-		check_loop(c, rec);
+	if (rec->nlink) {
+		r = check_loop(c, rec);
+		if (r < 0)
+			return r;
+	}
 	if (rec->flags & REC_ENTRIES)
 		return 0; /* counted when they were read */
 	c->owner_read = false;
@@ -446,43 +538,61 @@ static int check_counter(struct check *c)
 	ter_trans_exit(&trans);
 	if (r < 0 && r != -ENOENT)
 		return r;
-	if (counted != (int64_t)c->nr)
-		say(c, "inodes", "The pool counts %" PRId64 " inodes, but has %zu.", counted, c->nr);
+	if (counted != (int64_t)c->inodes)
+		say(c, "inodes", "The pool counts %" PRId64 " inodes, but has %" PRIu64 ".", counted, c->inodes);
 	return 0;
 }
 
-static int check_all(struct check *c)
+static int check_window(struct check *c)
 {
 	struct rec *root;
 	int r;
 
-	r = each_key(c, TER_BTREE_INODES, check_inode);
+	c->nr = 0;
+	c->to = UINT64_MAX;
+	c->owner = c->owner_entries = 0;
+	c->owner_read = false;
+	r = each_key(c, TER_BTREE_INODES, c->from, UINT64_MAX, check_inode);
 	if (r < 0)
 		return r;
-	root = rec_of(c, TER_ROOT_INUM);
-	if (!root || root->type != ter_mode_type(S_IFDIR))
+	root = in_window(c, TER_ROOT_INUM) ? rec_of(c, TER_ROOT_INUM) : NULL;
+	if (in_window(c, TER_ROOT_INUM) && (!root || root->type != ter_mode_type(S_IFDIR)))
 		say(c, "inodes", "There is no root directory.");
-	r = each_key(c, TER_BTREE_DELETED_INODES, check_mark);
+	r = each_key(c, TER_BTREE_DELETED_INODES, c->from, c->to, check_mark);
 	if (r < 0)
 		return r;
-	r = each_key(c, TER_BTREE_DIRENTS, check_dirents);
+	r = each_key(c, TER_BTREE_DIRENTS, 0, UINT64_MAX, check_dirents);
 	if (r < 0)
 		return r;
 	end_of_dir(c);
-	r = each_key(c, TER_BTREE_XATTRS, check_xattrs);
+	r = each_key(c, TER_BTREE_XATTRS, c->from, c->to, check_xattrs);
 	if (r < 0)
 		return r;
 	c->owner_read = false; /* counts symbolic links' keys from here */
-	r = each_key(c, TER_BTREE_EXTENTS, check_extent);
+	r = each_key(c, TER_BTREE_EXTENTS, c->from, c->to, check_extent);
 	if (r < 0)
 		return r;
-	r = check_recs(c);
+	r = each_key(c, TER_BTREE_DAMAGED, c->from, c->to, check_damaged);
+	c->inodes += c->nr;
+	return r < 0 ? r : check_recs(c);
+}
+
+static int check_all(struct check *c)
+{
+	int r;
+
+	do {
+		r = check_window(c);
+		c->from = c->to + 1;
+	} while (r >= 0 && c->to < UINT64_MAX);
 	return r < 0 ? r : check_counter(c);
 }
 
-int64_t ter_vfs_check(struct ter_vfs *vfs, ter_vfs_check_report report, void *report_arg, ter_vfs_check_step step, void *step_arg)
+int64_t ter_vfs_check(struct ter_vfs *vfs, uint64_t memory_bytes, ter_vfs_check_report report, void *report_arg, ter_vfs_check_step step, void *step_arg)
 {
-	struct check c = { .vfs = vfs, .report = report, .report_arg = report_arg, .step = step, .step_arg = step_arg };
+	/* Half of it: while the table grows there are two. */
+	const size_t most = ter_max((size_t)(memory_bytes ? memory_bytes : TER_CHECK_MEMORY_DEFAULT) / 2 / sizeof(struct rec), (size_t)RECS_MIN);
+	struct check c = { .vfs = vfs, .report = report, .report_arg = report_arg, .step = step, .step_arg = step_arg, .most = most };
 	int r;
 
 	c.keys = ter_malloc(KEYS_BYTES);

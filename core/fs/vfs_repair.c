@@ -399,7 +399,7 @@ int ter_vfs_repair(struct ter_vfs *vfs, struct ter_repair *repair)
 {
 	static int (*const steps[])(struct ter_fixer *f) = {
 		fix_next_inum,  ter_fix_names, ter_fix_inodes, ter_fix_entries, ter_fix_tree,
-		ter_fix_links, ter_fix_xattrs, ter_fix_extents, ter_fix_sizes, ter_fix_counts,
+		ter_fix_links, ter_fix_xattrs, ter_fix_extents, ter_fix_sizes, ter_fix_damaged, ter_fix_counts,
 	};
 	struct ter_fixer f = {
 		.vfs = vfs, .repair = repair, .memory_bytes = (size_t)ter_repair_memory(repair),

@@ -9,7 +9,9 @@
  *   entries   each leads to an inode of its type; a directory has one entry, and says where
  *   tree      every directory is reached from the root; what is not goes to /lost+found
  *   links     link counts are the entries; what has none and is not being deleted goes to /lost+found
- *   xattrs, extents, sizes, counts
+ *   xattrs, extents, sizes
+ *   damaged   the list of damaged files has files only; what is given up on the way is noted there in the same transaction
+ *   counts
  *
  *   P1  No file's bytes are dropped while an inode can be made for them. Two extents that claim one range: the one with data and its back reference stays.
  *   P2  Every change is one transaction: a cut leaves the steps that were done, and the next repair does the rest.

@@ -66,5 +66,6 @@ int ter_fix_links(struct ter_fixer *f);   /* repair_links.c */
 int ter_fix_xattrs(struct ter_fixer *f);  /* repair_xattrs.c */
 int ter_fix_extents(struct ter_fixer *f); /* repair_extents.c */
 int ter_fix_sizes(struct ter_fixer *f);
+int ter_fix_damaged(struct ter_fixer *f); /* repair_damaged.c */
 
 #endif

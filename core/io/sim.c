@@ -73,6 +73,8 @@ static uint64_t result_at_submit(struct ter_sim *sim, struct ter_bio *bio)
 		r = ter_bio_fault(bio);
 	if (r < 0)
 		return (uint64_t)-r;
+	if ((bio->op == TER_BIO_READ || bio->op == TER_BIO_WRITE) && bio->offset_bytes < bdev->dev->bad_to && bio->offset_bytes + bio->bytes > bdev->dev->bad_from)
+		return EIO;
 	return fault_fires(&bdev->dev->fault[bio->op]) ? EIO | RESULT_PARTIAL : 0;
 }
 

@@ -146,6 +146,8 @@ bool ter_sim_power_is_off(struct ter_sim *sim);
  * write may have arrived in part. -ENOENT */
 int ter_sim_fail(struct ter_sim *sim, const char *path, enum ter_bio_op op, uint64_t nth, bool persistent);
 void ter_sim_fail_none(struct ter_sim *sim);
+/* Every read and write that touches the range fails with -EIO; 0 bytes: none does any more. -ENOENT, -EINVAL (range). */
+int ter_sim_bad_range(struct ter_sim *sim, const char *path, uint64_t offset_bytes, uint64_t bytes);
 /* Changes every byte of the range, by the seed. -ENOENT, -EINVAL (range). */
 int ter_sim_corrupt(struct ter_sim *sim, const char *path, uint64_t offset_bytes, uint64_t bytes);
 /* Every request fails with -EIO, opening is NOT_FOUND; until it comes back as it was. Openings from before stay dead.

@@ -24,6 +24,7 @@ struct sim_dev {
 	bool claimed, vanished;
 	uint64_t latency_ns;
 	struct sim_fault fault[SIM_OPS_NR];
+	uint64_t bad_from, bad_to; /* reads and writes that touch it fail */
 };
 
 struct sim_bdev {

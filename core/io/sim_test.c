@@ -147,6 +147,21 @@ void ter_sim_fail_none(struct ter_sim *sim)
 	ter_lock_release(&sim->lock);
 }
 
+int ter_sim_bad_range(struct ter_sim *sim, const char *path, uint64_t offset_bytes, uint64_t bytes)
+{
+	struct sim_dev *dev;
+	int r;
+
+	ter_lock_acquire(&sim->lock);
+	r = find_range(sim, path, offset_bytes, bytes, &dev);
+	if (r == 0) {
+		dev->bad_from = offset_bytes;
+		dev->bad_to = offset_bytes + bytes;
+	}
+	ter_lock_release(&sim->lock);
+	return r;
+}
+
 int ter_sim_corrupt(struct ter_sim *sim, const char *path, uint64_t offset_bytes, uint64_t bytes)
 {
 	struct sim_dev *dev;

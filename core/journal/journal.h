@@ -152,6 +152,7 @@ struct ter_journal_replay {
 	void *memory;
 	uint64_t oldest_seen_seq;        /* of valid entries; blacklist rows that end before it have nothing to hide any more (all members being there) */
 	unsigned bad_copies;             /* of needed entries; another copy served */
+	int unread_dev;                  /* a member whose ring may hold newer entries where it cannot be read; -1: none */
 	/* By member index, for ter_journal_start(): where its ring stands. nr == 0: was not read. */
 	struct ter_journal_ring_state {
 		unsigned nr;             /* buckets of the ring */
@@ -162,6 +163,8 @@ struct ter_journal_replay {
 };
 /* Reads all rings. An entry that only a missing member may hold is CORRUPTED/DEGRADED as the case is, named. No valid entry at all: nr == 0, next_seq from what was seen (1 for a fresh pool). */
 int ter_journal_read(struct ter_exec *exec, struct ter_sb *sb, struct ter_members *members, struct ter_journal_replay **ret_replay, struct ter_error *error);
+/* Where a ring cannot be read behind its newest entry, so that ter_journal_read() refuses (TER_ERR_IO): it is taken to end there, for somebody says so, and goes on beyond the bad place. */
+int ter_journal_read_to_newest(struct ter_exec *exec, struct ter_sb *sb, struct ter_members *members, struct ter_journal_replay **ret_replay, struct ter_error *error);
 void ter_journal_replay_free(struct ter_journal_replay *replay);
 /* Iterate records: start with *pos = 0; false at the end. Bounds were validated by ter_journal_read(). */
 struct ter_jrec {

@@ -210,6 +210,8 @@ struct ter_jscan {
 	uint64_t best_seq, oldest_seen_seq;
 	bool unreadable;         /* some of it was */
 	bool end_unreadable;     /* where the ring goes on after the newest entry: there may be newer ones */
+	unsigned crumbled;       /* pieces that were read bit by bit */
+	unsigned bad_behind;     /* then: the last bucket with a part that could not be read, counted from the newest entry's */
 	uint32_t failed_from, failed_to; /* bytes of the bucket read last that could not be read; failed_to 0: none */
 	int r;                   /* -ENOMEM */
 	struct ter_journal_ring_state *ring;

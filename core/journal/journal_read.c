@@ -16,6 +16,7 @@ struct reading {
 	unsigned scans_nr;
 	bool missing;    /* a member with a journal is not there */
 	bool unreadable; /* part of a ring is not */
+	bool to_newest;  /* nothing is newer than what is found: somebody says so */
 	struct ter_jfound *found; /* of all members, by sequence */
 	size_t found_nr;
 	uint64_t newest, last_seq; /* the newest flush entry; 0: none */
@@ -180,10 +181,31 @@ static int check_ends(struct reading *rd)
 
 		for (unsigned d = 0; d < set->nr_devs; d++)
 			mask |= 1ull << set->devs[d];
-		if (set->data_type == TER_DATA_JOURNAL && !(mask & known) && (mask & unknown))
+		if (set->data_type != TER_DATA_JOURNAL || mask & known || !(mask & unknown))
+			continue;
+		rd->replay->unread_dev = (int)ter_log2(mask & unknown);
+		if (!rd->to_newest)
 			return ter_fail(rd->error, TER_ERR_IO,
-					"The journal on %s cannot be read to its end, and what was written last may be there only. See the error counters of the devices.",
-					rd->members->dev[ter_log2(mask & unknown)].bdev->path);
+					"The journal on %s cannot be read to its end, and what was written last may be there only. See the error counters of the devices. "
+					"A repair can go on without it.", rd->members->dev[rd->replay->unread_dev].bdev->path);
+	}
+	return 0;
+}
+
+/* What is written next is not written where it cannot be read. Buckets that hold what is needed are none to step over. */
+static int step_over_bad(struct reading *rd)
+{
+	for (unsigned i = 0; i < rd->scans_nr; i++) {
+		const struct ter_jscan *scan = &rd->scan[i];
+		struct ter_journal_ring_state *ring = scan->ring;
+
+		if (!scan->end_unreadable || ring->cur >= ring->nr)
+			continue;
+		for (unsigned k = 1; k <= scan->bad_behind; k++)
+			if (ring->max_seq[(ring->cur + k) % ring->nr] >= rd->last_seq)
+				return ter_fail(rd->error, TER_ERR_IO, "The journal on %s cannot be read to its end, and there is no room behind it.", scan->dev->bdev->path);
+		ring->cur = (ring->cur + scan->bad_behind) % ring->nr;
+		ring->cur_end_bytes = scan->bucket_bytes;
 	}
 	return 0;
 }
@@ -389,6 +411,8 @@ static int read_all(struct reading *rd)
 		r = merge(rd);
 	if (r == 0)
 		r = check_ends(rd);
+	if (r == 0 && rd->replay->unread_dev >= 0)
+		r = step_over_bad(rd);
 	if (r < 0)
 		return r;
 	if (rd->newest < rd->sb->journal_seq_clean)
@@ -404,7 +428,8 @@ static int read_all(struct reading *rd)
 	return 0;
 }
 
-int ter_journal_read(struct ter_exec *exec, struct ter_sb *sb, struct ter_members *members, struct ter_journal_replay **ret_replay, struct ter_error *error)
+static int read_journal(struct ter_exec *exec, struct ter_sb *sb, struct ter_members *members, bool to_newest, struct ter_journal_replay **ret_replay,
+			struct ter_error *error)
 {
 	struct reading *rd = ter_new(struct reading);
 	int r = -ENOMEM;
@@ -415,9 +440,12 @@ int ter_journal_read(struct ter_exec *exec, struct ter_sb *sb, struct ter_member
 	rd->sb = sb;
 	rd->members = members;
 	rd->error = error;
+	rd->to_newest = to_newest;
 	rd->replay = ter_new(struct ter_journal_replay);
-	if (rd->replay)
+	if (rd->replay) {
+		rd->replay->unread_dev = -1;
 		r = read_all(rd);
+	}
 	if (r == 0)
 		*ret_replay = TAKE_PTR(rd->replay);
 	else
@@ -428,6 +456,16 @@ int ter_journal_read(struct ter_exec *exec, struct ter_sb *sb, struct ter_member
 	ter_journal_replay_free(rd->replay);
 	free(rd);
 	return r;
+}
+
+int ter_journal_read(struct ter_exec *exec, struct ter_sb *sb, struct ter_members *members, struct ter_journal_replay **ret_replay, struct ter_error *error)
+{
+	return read_journal(exec, sb, members, false, ret_replay, error);
+}
+
+int ter_journal_read_to_newest(struct ter_exec *exec, struct ter_sb *sb, struct ter_members *members, struct ter_journal_replay **ret_replay, struct ter_error *error)
+{
+	return read_journal(exec, sb, members, true, ret_replay, error);
 }
 
 void ter_journal_replay_free(struct ter_journal_replay *replay)

@@ -2,7 +2,9 @@
 /* Reading back, first half: one member's ring from front to back, and what entries lie where. Trusts nothing it reads. */
 #include "journal/journal_priv.h"
 
-#define PIECE_BYTES 65536u /* after a failed read each of these is tried by itself */
+#define PIECE_BYTES 65536u /* after a failed read each of these is tried by itself, */
+#define CRUMB_BYTES 4096u  /* and of those that fail each of these: entries beside a bad sector are wanted; */
+#define CRUMBLED_MAX 64u   /* of so many: a device that gives nothing is not asked for ever */
 
 uint64_t ter_journal_magic_(const struct ter_sb *sb)
 {
@@ -114,23 +116,22 @@ static void note_valid(struct ter_jscan *scan, const struct ter_jfound *found, u
 }
 
 /* A device that cannot give all may give most. What it cannot give reads as nothing. */
-static void read_window(struct ter_jscan *scan, uint64_t bucket_offset, uint32_t from, uint8_t *window, uint32_t bytes)
+static void read_pieces(struct ter_jscan *scan, uint64_t bucket_offset, uint32_t from, uint8_t *window, uint32_t bytes)
 {
-	const uint64_t offset_bytes = bucket_offset + from;
+	const uint32_t crumb = ter_max(CRUMB_BYTES, scan->dev->bdev->info.logical_block_bytes), step = bytes > PIECE_BYTES ? PIECE_BYTES : crumb;
 
-	if (ter_dev_read(scan->dev, offset_bytes, window, bytes) == 0)
+	if (ter_dev_read(scan->dev, bucket_offset + from, window, bytes) == 0)
 		return;
-	for (uint32_t at = 0; at < bytes; at += PIECE_BYTES) {
-		uint32_t piece = ter_min(PIECE_BYTES, bytes - at);
-
-		if (ter_dev_read(scan->dev, offset_bytes + at, window + at, piece) == 0)
-			continue;
-		memset(window + at, 0, piece);
-		scan->unreadable = true;
-		if (!scan->failed_to)
-			scan->failed_from = from + at;
-		scan->failed_to = from + at + piece;
+	if (bytes > PIECE_BYTES || (bytes > crumb && scan->crumbled++ < CRUMBLED_MAX)) {
+		for (uint32_t at = 0; at < bytes; at += step)
+			read_pieces(scan, bucket_offset, from + at, window + at, ter_min(step, bytes - at));
+		return;
 	}
+	memset(window, 0, bytes);
+	scan->unreadable = true;
+	if (!scan->failed_to)
+		scan->failed_from = from;
+	scan->failed_to = from + bytes;
 }
 
 /* An entry that begins at @buf goes on beyond the @have bytes that are there, though not beyond the bucket's @left. */
@@ -184,7 +185,7 @@ static int scan_bucket(struct ter_jscan *scan, unsigned bucket, uint64_t bucket_
 		uint32_t end = (uint32_t)ter_min((uint64_t)scan->bucket_bytes, from + TER_JOURNAL_WINDOW_BYTES);
 		int64_t next;
 
-		read_window(scan, bucket_offset, from, window, end - from);
+		read_pieces(scan, bucket_offset, from, window, end - from);
 		next = scan_window(scan, bucket, bucket_offset, window, from, at, end);
 		if (next < 0)
 			return (int)next;
@@ -217,6 +218,7 @@ static int look_behind_newest(struct ter_jscan *scan, uint8_t *window)
 
 		newest = scan->ring_newest_seq;
 		scan->end_unreadable = !newest;
+		scan->bad_behind = 0;
 		for (unsigned i = 0; i < ter_min(3u, ring->nr) && scan->ring_newest_seq == newest; i++) {
 			const unsigned bucket = (first + i) % ring->nr;
 			int r = scan_bucket(scan, bucket, ring_offset(scan, bucket), window);
@@ -224,6 +226,8 @@ static int look_behind_newest(struct ter_jscan *scan, uint8_t *window)
 			if (r < 0)
 				return r;
 			scan->end_unreadable |= i ? scan->failed_to && scan->failed_from == 0 : scan->failed_to > ring->cur_end_bytes;
+			if (scan->failed_to)
+				scan->bad_behind = i;
 		}
 	} while (scan->ring_newest_seq > newest);
 	return 0;

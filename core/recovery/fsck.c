@@ -79,7 +79,7 @@ static int look(const struct ter_fsck_config *config, struct findings *f, ter_fs
 	if (r < 0)
 		return (int)r;
 	if (passes & TER_PASS_BIT(FILES))
-		r = ter_vfs_check(config->vfs, add_finding, f, step, step_arg);
+		r = ter_vfs_check(config->vfs, config->memory_bytes, add_finding, f, step, step_arg);
 	if (r < 0)
 		return (int)r;
 	return f->no_memory ? -ENOMEM : 0;

@@ -26,6 +26,7 @@ struct ter_fsck_config {
 	struct ter_data *data;
 	struct ter_vfs *vfs;
 	uint64_t passes;          /* bits of passes.h: nodes (with pointers), space, pointers, files; 0: all */
+	uint64_t memory_bytes;    /* of tables; 0: a default */
 	int (*settle)(void *arg); /* commits what is in memory; NULL when read-only */
 	void *settle_arg;
 };

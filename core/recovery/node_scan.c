@@ -7,6 +7,7 @@
 
 #define PASS "nodes"
 #define FOUND_MIN 1024u
+#define RUN_BYTES (1u << 20) /* of one read; a multiple of every size of node */
 
 /* --- search --- */
 
@@ -21,10 +22,11 @@ static bool wanted(const struct ter_node_scan *scan, const struct ter_found_node
 	return false;
 }
 
-static int look_at(struct ter_node_scan *scan, unsigned dev_idx, uint64_t sector)
+/* @bytes: of it, if they could be read along with others. */
+static int look_at(struct ter_node_scan *scan, unsigned dev_idx, uint64_t sector, void *bytes)
 {
 	struct ter_found_node node;
-	int r = ter_btree_look_for_node(scan->config->btrees, dev_idx, sector, &node);
+	int r = bytes ? ter_btree_look_at_node(scan->config->btrees, dev_idx, sector, bytes, &node) : ter_btree_look_for_node(scan->config->btrees, dev_idx, sector, &node);
 
 	if (r == -ENODATA || (r >= 0 && !wanted(scan, &node)))
 		return 0;
@@ -57,23 +59,80 @@ static int look_for_nodes(struct ter_node_scan *scan, struct ter_trans *trans, c
 	return ter_min(r, 0);
 }
 
-static int scan_member(struct ter_node_scan *scan, const struct ter_dev *dev)
+/* Sectors of one member, one after the other, that are looked at with one read. */
+struct run {
+	struct ter_node_scan *scan;
+	const struct ter_dev *dev;
+	uint64_t sector;
+	uint32_t sectors, sectors_max, node_sectors; /* max: a multiple of the node */
+	uint8_t *mem;
+};
+
+/* A run that cannot be read as a whole is read node by node: what lies beside a bad sector is wanted. */
+static int look_at_run(struct run *run)
 {
-	const uint32_t node_sectors = scan->config->sb->sb->options.btree_node_size >> TER_SECTOR_SHIFT;
+	struct ter_dev *dev = ter_member(run->scan->config->members, run->dev->idx);
+	int r;
+
+	if (!run->sectors)
+		return 0;
+	r = ter_dev_read(dev, run->sector << TER_SECTOR_SHIFT, run->mem, (size_t)run->sectors << TER_SECTOR_SHIFT);
+	if (r == -ENOMEM)
+		return r;
+	for (uint32_t at = 0; at < run->sectors; at += run->node_sectors) {
+		const int one = look_at(run->scan, dev->idx, run->sector + at, r < 0 ? NULL : run->mem + ((size_t)at << TER_SECTOR_SHIFT));
+
+		if (one < 0)
+			return one;
+	}
+	run->sectors = 0;
+	return 0;
+}
+
+static int add_to_run(struct run *run, uint64_t sector)
+{
+	int r;
+
+	if (run->sectors && (run->sector + run->sectors != sector || run->sectors == run->sectors_max)) {
+		r = look_at_run(run);
+		if (r < 0)
+			return r;
+	}
+	if (!run->sectors)
+		run->sector = sector;
+	run->sectors += run->node_sectors;
+	return 0;
+}
+
+static int scan_buckets(struct run *run)
+{
+	struct ter_node_scan *scan = run->scan;
 	struct ter_trans trans;
 	int r = 0;
 
 	ter_trans_init(&trans, scan->config->btrees, 0);
-	for (uint64_t bucket = 0; bucket < dev->buckets_nr && r >= 0; bucket++) {
+	for (uint64_t bucket = 0; bucket < run->dev->buckets_nr && r >= 0; bucket++) {
 		bool look;
 
-		r = look_for_nodes(scan, &trans, dev, bucket, &look);
-		for (uint32_t at = 0; r >= 0 && look && at + node_sectors <= dev->bucket_sectors; at += node_sectors)
-			r = look_at(scan, dev->idx, bucket * dev->bucket_sectors + at);
+		r = look_for_nodes(scan, &trans, run->dev, bucket, &look);
+		for (uint32_t at = 0; r >= 0 && look && at + run->node_sectors <= run->dev->bucket_sectors; at += run->node_sectors)
+			r = add_to_run(run, bucket * run->dev->bucket_sectors + at);
 		if (r >= 0 && bucket % 256 == 0)
-			r = ter_repair_step(scan->repair, PASS, bucket, dev->buckets_nr);
+			r = ter_repair_step(scan->repair, PASS, bucket, run->dev->buckets_nr);
 	}
 	ter_trans_exit(&trans);
+	return r < 0 ? r : look_at_run(run);
+}
+
+static int scan_member(struct ter_node_scan *scan, const struct ter_dev *dev)
+{
+	const uint32_t node_bytes = scan->config->sb->sb->options.btree_node_size, run_bytes = (uint32_t)ter_max(RUN_BYTES, node_bytes);
+	struct run run = { .scan = scan, .dev = dev, .sectors_max = run_bytes >> TER_SECTOR_SHIFT, .node_sectors = node_bytes >> TER_SECTOR_SHIFT };
+	int r;
+
+	run.mem = ter_malloc_aligned(run_bytes, ter_max(scan->config->sb->sb->options.block_size, (uint32_t)TER_KIB(4)));
+	r = run.mem ? scan_buckets(&run) : -ENOMEM;
+	free(run.mem);
 	return r;
 }
 

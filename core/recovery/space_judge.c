@@ -354,8 +354,10 @@ static int stage_extent(struct ter_trans *trans, void *arg)
 			e.ptr[nr].gen = c->gen[i];
 		nr++;
 	}
-	if (!nr)
-		return stage_lost(trans, &key);
+	if (!nr) {
+		r = ter_vfs_stage_lost(config->vfs, trans, key.pos, ter_key_start(&key));
+		return r < 0 ? r : stage_lost(trans, &key);
+	}
 	e.nr_ptrs = (uint8_t)nr;
 	e.nr_required = (uint8_t)ter_min(e.nr_required, e.nr_ptrs);
 	new_key = key;

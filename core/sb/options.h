@@ -70,6 +70,8 @@ typedef struct { char s[TER_OPT_ALGO_MAX]; } ter_opt_algo;
 	  N_("Whether to start with members missing: yes with redundancy missing, very with data missing"))            \
 	x(20, journal_size, uint64_t, TER_OPT_SIZE, TER_OPT_FS, TER_OPT_FORMAT, 0, 256 << 20, 0, NULL, NULL, "bytes",                     \
 	  N_("Journal on each member; 0 chooses 1/128 of the member, at most 256 MiB"))                                \
+	x(21, fsck_memory, uint64_t, TER_OPT_SIZE, TER_OPT_FS, TER_OPT_FORMAT | TER_OPT_OPEN | TER_OPT_RUNTIME, 1 << 20, 1ull << 40, 128 << 20, NULL, NULL, "bytes",      \
+	  N_("Memory for the tables of a check or a repair, beside the caches; what needs more is done in turns"))     \
 	x(32, discard, uint8_t, TER_OPT_BOOL, TER_OPT_DEV, TER_OPT_FORMAT | TER_OPT_RUNTIME, 0, 1, 1, NULL, NULL, "",                     \
 	  N_("Tell the device about space that became free"))                                                          \
 	x(33, durability, uint8_t, TER_OPT_UINT, TER_OPT_DEV, TER_OPT_FORMAT | TER_OPT_RUNTIME, 0, TER_REPLICAS_MAX, 1, NULL, NULL, "copies", \

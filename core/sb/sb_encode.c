@@ -105,6 +105,12 @@ static void put_unknown_option(struct out *out, const struct ter_sb_unknown_opti
 	memcpy(put(out, opt->value_bytes), opt->value, opt->value_bytes);
 }
 
+/* An absent option has its default. One that came later is left out then: superblocks stay as they were where nobody uses it. */
+static bool is_left_out(const struct ter_options *opts, const struct ter_option_info *info)
+{
+	return info->id == TER_OPTION_fsck_memory && ter_option_get_u64(opts, info) == info->def;
+}
+
 static void put_options(struct out *out, const struct ter_sb *sb)
 {
 	size_t at = section_begin(out, TER_SB_SECTION_OPTIONS);
@@ -112,7 +118,7 @@ static void put_options(struct out *out, const struct ter_sb *sb)
 	for (unsigned id = 1; id < TER_OPTION_ID_MAX; id++) {
 		const struct ter_option_info *info = ter_option_by_id(id);
 
-		if (info)
+		if (info && !is_left_out(&sb->options, info))
 			put_option_value(out, &sb->options, info);
 		for (unsigned i = 0; i < sb->unknown_options_nr; i++)
 			if (!info && sb->unknown_options[i].id == id)

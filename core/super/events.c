@@ -70,6 +70,32 @@ void ter_super_on_dev_error(void *arg, struct ter_dev *dev, enum ter_dev_errkind
 	ter_super_event(fs, TER_EVENT_DEVICE_ERROR, (int)dev->idx, 0, r, "%s", text);
 }
 
+/* L5. The first caller reports and halts the journal; what follows fails on its own. @note: the superblock is written once more, with what was found. */
+static void emergency(struct ter_fs *fs, const char *reason, bool note)
+{
+	bool expected = false;
+
+	if (!atomic_compare_exchange_strong(&fs->emergency, &expected, true))
+		return;
+	if (!note)
+		fs->sb.emergency = true;
+	if (fs->journal)
+		ter_journal_halt(fs->journal, -EROFS);
+	if (fs->vfs)
+		ter_vfs_refuse_writes(fs->vfs); /* the journal goes on saying what stopped it */
+	ter_lock_acquire(&fs->status);
+	if (fs->access != TER_ACCESS_NONE)
+		fs->access = TER_ACCESS_EMERGENCY_RO;
+	snprintf(fs->emergency_reason, sizeof(fs->emergency_reason), EMERGENCY_TEXT, reason);
+	ter_lock_release(&fs->status);
+	ter_super_event(fs, TER_EVENT_EMERGENCY, -1, 0, -EROFS, EMERGENCY_TEXT, reason);
+}
+
+void ter_fs_emergency(struct ter_fs *fs, const char *reason)
+{
+	emergency(fs, reason, false);
+}
+
 /* Damage in metadata: what the pool does about it is the option `errors`. */
 void ter_super_on_btree_error(void *arg, int r, const char *text)
 {
@@ -78,7 +104,8 @@ void ter_super_on_btree_error(void *arg, int r, const char *text)
 	ter_super_event(fs, TER_EVENT_DAMAGE, -1, 0, r, "%s", text);
 	atomic_store(&fs->found_running, true);
 	if (fs->sb.sb->options.errors == TER_ERRORS_RO && !fs->repairing)
-		ter_fs_emergency(fs, text);
+		emergency(fs, text, true);
+	ter_super_queue_note(fs);
 }
 
 /* The journal's text says what it cannot do; the last device error before it is why. */
@@ -112,24 +139,4 @@ void ter_super_on_damage(void *arg, unsigned dev_idx, uint64_t inum, uint64_t of
 			dev ? dev_path(dev) : "a missing member", (unsigned long long)inum, (unsigned long long)offset_bytes);
 	if (!repaired && fs->vfs)
 		ter_vfs_note_damage(fs->vfs, inum, offset_bytes);
-}
-
-/* L5. The first caller reports and halts the journal; what follows fails on its own. */
-void ter_fs_emergency(struct ter_fs *fs, const char *reason)
-{
-	bool expected = false;
-
-	if (!atomic_compare_exchange_strong(&fs->emergency, &expected, true))
-		return;
-	fs->sb.emergency = true;
-	if (fs->journal)
-		ter_journal_halt(fs->journal, -EROFS);
-	if (fs->vfs)
-		ter_vfs_refuse_writes(fs->vfs); /* the journal goes on saying what stopped it */
-	ter_lock_acquire(&fs->status);
-	if (fs->access != TER_ACCESS_NONE)
-		fs->access = TER_ACCESS_EMERGENCY_RO;
-	snprintf(fs->emergency_reason, sizeof(fs->emergency_reason), EMERGENCY_TEXT, reason);
-	ter_lock_release(&fs->status);
-	ter_super_event(fs, TER_EVENT_EMERGENCY, -1, 0, -EROFS, EMERGENCY_TEXT, reason);
 }

@@ -106,7 +106,7 @@ struct ter_open_params {
 	int degraded;             /* TER_DEGRADED_*, -1: the option */
 	bool read_only;           /* nothing is written to any member, not even what a crash left to be replayed: that is done in memory */
 	bool check;               /* all checks at start, before anything is written */
-	uint64_t memory_limit;    /* 0: the option */
+	uint64_t memory_limit, fsck_memory; /* 0: the option */
 };
 /*
  * Claims the members, reads and compares superblocks, decides whether the pool may start. Errors name members: DEVICE_IN_USE, DEVICE_FOREIGN, DEVICE_REMOVED, DEVICE_TOO_SMALL (a file
@@ -188,6 +188,7 @@ int ter_fs_set_label(struct ter_fs *fs, const char *label, struct ter_error *err
 struct ter_fsck_report {
 	void (*found)(void *arg, const char *pass, const char *sentence);
 	void *arg;
+	uint64_t *ret_degraded_bytes; /* of data, each counted once: what has fewer copies than option data_replicas asks, which is no contradiction; NULL is fine */
 };
 int64_t ter_fs_fsck(struct ter_fs *fs, const struct ter_fsck_report *report, const struct ter_job_ctl *job, struct ter_error *error);
 
@@ -201,10 +202,12 @@ struct ter_fs_repair_params {
 	void (*found)(void *arg, const char *pass, const char *sentence); /* what the first check says; NULL is fine */
 	void (*left)(void *arg, const char *pass, const char *sentence);  /* what the last one says */
 	void *arg;
-	uint64_t memory_bytes; /* of tables; 0: a default */
+	uint64_t memory_bytes; /* of tables; 0: option fsck_memory */
 };
 struct ter_fs_repaired {
 	uint64_t found, done, refused, left; /* contradictions at first; repairs done, and not wanted; contradictions at last */
+	uint64_t copies_made;    /* extents that have all their copies again */
+	uint64_t degraded_bytes; /* of data that has fewer copies than asked, at last: no room for more, or not wanted */
 };
 int ter_fs_repair(struct ter_fs *fs, const struct ter_fs_repair_params *params, const struct ter_job_ctl *job, struct ter_fs_repaired *ret, struct ter_error *error);
 

@@ -4,6 +4,7 @@
 
 #include "alloc/alloc_repair.h"
 #include "fs/vfs_repair.h"
+#include "recovery/repair_copies.h"
 #include "recovery/repair_ptrs.h"
 #include "super/super_priv.h"
 
@@ -30,6 +31,13 @@ static void on_found(void *arg, const char *pass, const char *sentence)
 	tell->passes |= ter_fsck_pass_of(pass);
 	if (tell->found)
 		tell->found(tell->arg, pass, sentence);
+}
+
+static uint64_t degraded_bytes(struct ter_fs *fs)
+{
+	const struct ter_fsck_config config = ter_super_fsck_config(fs);
+
+	return ter_degraded_sectors(&config) << TER_SECTOR_SHIFT;
 }
 
 static int64_t run_check(struct ter_fs *fs, struct tell *tell, bool settled, const struct ter_job_ctl *job)
@@ -59,6 +67,8 @@ int64_t ter_fs_fsck(struct ter_fs *fs, const struct ter_fsck_report *report, con
 	r = run_check(fs, &tell, true, job);
 	if (r < 0)
 		return failed(r, "check", error);
+	if (report && report->ret_degraded_bytes)
+		*report->ret_degraded_bytes = degraded_bytes(fs);
 	/* A check of all that finds nothing is what clears bits (passes.h, A2). What it finds is on the members before it is told. */
 	if (fs->access != TER_ACCESS_RW)
 		return r;
@@ -116,6 +126,17 @@ static int repair_round(struct repairing *p)
 	return r;
 }
 
+/* The last thing: nothing is wrong any more, but copies may be missing. 1: some were made. */
+static int repair_copies(struct repairing *p, struct ter_fs_repaired *ret)
+{
+	struct ter_repaired_copies copies;
+	int r;
+
+	r = ter_repair_copies(&p->config, &p->repair, &copies);
+	ret->copies_made = copies.made;
+	return r < 0 ? r : copies.made > 0;
+}
+
 static int repair_all(struct repairing *p, struct ter_fs_repaired *ret, uint64_t *ret_passes)
 {
 	struct tell tell = { .found = p->params->found, .arg = p->params->arg };
@@ -128,7 +149,8 @@ static int repair_all(struct repairing *p, struct ter_fs_repaired *ret, uint64_t
 	ret->found = left < 0 ? 1 : (uint64_t)left;
 	if (!left) {
 		*ret_passes = 0;
-		return ter_alloc_repair_end(p->fs->alloc);
+		r = ter_alloc_repair_end(p->fs->alloc);
+		return r < 0 ? r : ter_min(repair_copies(p, ret), 0);
 	}
 	for (unsigned i = 0; i < ROUNDS_MAX && left; i++) {
 		const uint64_t before = p->repair.done_nr;
@@ -144,7 +166,14 @@ static int repair_all(struct repairing *p, struct ter_fs_repaired *ret, uint64_t
 		if (p->repair.left_nr || p->repair.done_nr == before)
 			break;
 	}
-	if (left && p->params->left) {
+	if (!left) {
+		r = repair_copies(p, ret);
+		if (r < 0)
+			return r;
+		tell = (struct tell){ 0 };
+		left = r ? run_check(p->fs, &tell, true, p->job) : 0;
+	}
+	if (left > 0 && p->params->left) {
 		tell = (struct tell){ .found = p->params->left, .arg = p->params->arg };
 		left = run_check(p->fs, &tell, true, p->job);
 	}
@@ -172,24 +201,28 @@ int ter_fs_repair(struct ter_fs *fs, const struct ter_fs_repair_params *params, 
 	static const struct ter_fs_repair_params all = { 0 };
 	struct repairing p = { .fs = fs, .params = params ? params : &all, .job = job };
 	struct ter_fs_repaired repaired = { 0 };
-	uint64_t passes = ter_passes_with(TER_PASS_FSCK);
+	uint64_t passes = ter_passes_with(TER_PASS_FSCK), started;
 	int r;
 
 	if (fs->state != TER_FS_OPENED)
 		return ter_fail(error, TER_ERR_WRONG_STATE, "The filesystem runs: unmount and stop it to repair it.");
 	if (fs->opened_read_only)
 		return ter_fail(error, TER_ERR_READ_ONLY, "The filesystem's members were opened read-only: it cannot be repaired.");
+	p.repair = (struct ter_repair){ .want = p.params->want ? want : NULL, .step = job ? step : NULL, .arg = &p };
+	fs->repair = &p.repair;
 	fs->repairing = true;
 	r = ter_fs_start(fs, job, error);
+	fs->repair = NULL;
 	if (r < 0)
 		return r;
 	p.config = ter_super_fsck_config(fs);
-	p.repair = (struct ter_repair){
-		.want = p.params->want ? want : NULL, .step = job ? step : NULL, .arg = &p, .memory_bytes = p.params->memory_bytes,
-	};
+	p.repair.memory_bytes = p.params->memory_bytes ? p.params->memory_bytes : p.config.memory_bytes;
+	started = p.repair.done_nr;
 	r = repair_all(&p, &repaired, &passes);
+	repaired.found += started;
 	repaired.done = p.repair.done_nr;
 	repaired.refused = p.repair.left_nr;
+	repaired.degraded_bytes = degraded_bytes(fs);
 	if (ret)
 		*ret = repaired;
 	if (r < 0) {

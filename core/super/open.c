@@ -303,6 +303,8 @@ int ter_fs_open(const struct ter_env *env, const struct ter_open_params *params,
 	fs->event_arg = event_arg;
 	fs->read_only = fs->opened_read_only = params->read_only;
 	fs->check_first = params->check;
+	fs->fsck_memory = params->fsck_memory;
+	fs->fsck_memory_most = memory_for_one();
 	fs->memory_limit = params->memory_limit ? params->memory_limit : ter_min(fs->sb.sb->options.memory_limit, memory_for_one());
 	*ret_fs = fs;
 	return 0;

@@ -35,10 +35,33 @@ struct ter_fsck_config ter_super_fsck_config(struct ter_fs *fs)
 {
 	return (struct ter_fsck_config){
 		.sb = &fs->sb, .members = fs->members, .btrees = fs->btrees, .alloc = fs->alloc, .data = fs->data, .vfs = fs->vfs,
+		.memory_bytes = fs->fsck_memory ? fs->fsck_memory : ter_min(fs->sb.sb->options.fsck_memory, fs->fsck_memory_most),
 	};
 }
 
 /* --- passes --- */
+
+/* Nobody can tell whether the journal goes on where it cannot be read; who repairs may say that it does not. @r: what reading it said. */
+static int end_journal(struct start *s, int r, struct ter_error *error)
+{
+	struct ter_fs *fs = s->fs;
+	struct ter_journal_replay *replay;
+	int want = 1;
+
+	if (ter_journal_read_to_newest(fs->env.exec, fs->sb.sb, fs->members, &replay, NULL) < 0)
+		return r;
+	if (replay->unread_dev >= 0)
+		want = ter_repair_want(fs->repair, "journal", "The journal on %s cannot be read behind entry %llu, the newest that is found: it is taken to end there. What was "
+				       "acknowledged later, if anything was, is lost.", fs->members->dev[replay->unread_dev].bdev->path,
+				       (unsigned long long)(replay->nr ? replay->entry[replay->nr - 1].seq : 0));
+	if (want <= 0) {
+		ter_journal_replay_free(replay);
+		return want < 0 ? want : r;
+	}
+	ter_error_clear(error);
+	s->replay = replay;
+	return 0;
+}
 
 static int read_journal(struct start *s, struct ter_error *error)
 {
@@ -46,6 +69,8 @@ static int read_journal(struct start *s, struct ter_error *error)
 	int r;
 
 	r = ter_journal_read(fs->env.exec, fs->sb.sb, fs->members, &s->replay, error);
+	if (r < 0 && fs->repair)
+		r = end_journal(s, r, error);
 	if (r < 0)
 		return ter_fail_errno(error, r, "The journal cannot be read: %s.", strerror(-r));
 	if (!s->replay->nr)
@@ -253,13 +278,42 @@ void ter_super_note_passes(struct ter_fs *fs, uint64_t checked, uint64_t found)
 }
 
 /* A node that was damaged while the pool ran: all that is checked may depend on it. */
-void ter_super_note_running_errors(struct ter_fs *fs)
+bool ter_super_note_running_errors(struct ter_fs *fs)
 {
+	bool news;
+
 	if (!atomic_exchange(&fs->found_running, false))
-		return;
+		return false;
 	ter_lock_acquire(&fs->sb.lock);
+	news = (fs->sb.sb->passes_required & checks()) != checks();
 	fs->sb.sb->passes_required |= checks();
 	ter_lock_release(&fs->sb.lock);
+	return news;
+}
+
+void ter_super_queue_note(struct ter_fs *fs)
+{
+	if (fs->wq && !atomic_exchange(&fs->note_queued, true))
+		ter_workq_add(fs->wq, &fs->note_work);
+}
+
+/*
+ * The bits are brought to the members when damage is met, not at a stop that may never be. Only by a pool that runs read-write, or did until this damage ended it (L5: the superblock is the
+ * last thing that is written). What cannot be written stays in memory, for the next time.
+ */
+void ter_super_note_work(struct ter_work *work)
+{
+	struct ter_fs *fs = ter_container_of(work, struct ter_fs, note_work);
+	enum ter_access access;
+
+	atomic_store(&fs->note_queued, false);
+	ter_lock_acquire(&fs->status);
+	access = fs->access;
+	ter_lock_release(&fs->status);
+	if ((access == TER_ACCESS_RW || access == TER_ACCESS_EMERGENCY_RO) && !fs->read_only && !fs->repairing && ter_super_note_running_errors(fs))
+		(void)ter_sb_write(&fs->sb, NULL); /* a member that fails is told of where it fails */
+	if (atomic_load(&fs->emergency))
+		fs->sb.emergency = true;
 }
 
 static void stay_read_only(struct ter_fs *fs)
@@ -294,7 +348,7 @@ static int write_bits(struct ter_fs *fs, uint64_t before_required, uint64_t befo
 static int fix_safe(struct start *s, struct ter_error *error)
 {
 	struct ter_fsck_config config = ter_super_fsck_config(s->fs);
-	struct ter_repair repair = { .step = s->job ? s->job->step : NULL, .arg = s->job ? s->job->arg : NULL };
+	struct ter_repair repair = { .step = s->job ? s->job->step : NULL, .arg = s->job ? s->job->arg : NULL, .memory_bytes = config.memory_bytes };
 	uint64_t found = 0;
 	int64_t r;
 

@@ -101,7 +101,10 @@ int ter_super_build_rooms(struct ter_fs *fs, const struct ter_recovery_numbers *
 	struct ter_btree_hooks hooks;
 	int r;
 
-	r = ter_btrees_new(&btrees, &fs->btrees);
+	fs->note_work.fn = ter_super_note_work;
+	r = ter_workq_new(fs->env.exec, "ter-notes", 1, &fs->wq);
+	if (r >= 0)
+		r = ter_btrees_new(&btrees, &fs->btrees);
 	if (r < 0)
 		return ter_fail_errno(error, r, "The btrees cannot be set up: %s.", strerror(-r));
 
@@ -288,6 +291,8 @@ int ter_fs_start(struct ter_fs *fs, const struct ter_job_ctl *job, struct ter_er
 		ter_super_set_state(fs, TER_FS_FAILED, TER_ACCESS_NONE);
 	else
 		ter_super_set_state(fs, TER_FS_RUNNING, fs->read_only ? TER_ACCESS_RO : TER_ACCESS_RW);
+	if (r >= 0 && atomic_load(&fs->found_running))
+		ter_super_queue_note(fs); /* by the start itself */
 	ter_lock_release(&fs->life);
 	return r;
 }
@@ -385,8 +390,9 @@ static int stop_clean(struct ter_fs *fs, struct ter_error *error)
 		return ter_fail_errno(error, r, "What is in memory cannot be written: %s.", strerror(-r));
 	ter_btrees_stop(fs->btrees);
 	fs->btrees_run = false;
+	ter_workq_drain(fs->wq);
 	/* What was found damaged and not repaired is checked before the next writing; until then nothing is called clean (passes.h, A1). */
-	ter_super_note_running_errors(fs);
+	(void)ter_super_note_running_errors(fs); /* what is written below has the bits */
 	if (r == 1 || fs->sb.sb->passes_required || fs->sb.sb->passes_unfixed)
 		return stop_with_journal(fs, error);
 	r = ter_journal_stop(fs->journal, &last_seq);
@@ -434,6 +440,7 @@ static void free_rooms(struct ter_fs *fs)
 	ter_alloc_free(TAKE_PTR(fs->alloc));
 	ter_btrees_free(TAKE_PTR(fs->btrees));
 	ter_journal_free(TAKE_PTR(fs->journal));
+	ter_workq_free(TAKE_PTR(fs->wq)); /* those above may have told of damage until now */
 	region_put(fs, &fs->data_region);
 	region_put(fs, &fs->journal_region);
 }
@@ -455,6 +462,8 @@ int ter_fs_stop(struct ter_fs *fs, struct ter_error *error)
 			ter_vfs_refuse_writes(fs->vfs); /* a sync that waits is told that it was not */
 	}
 	if (fs->state != TER_FS_STOPPED) {
+		if (fs->wq)
+			ter_workq_drain(fs->wq);
 		halt_tasks(fs);
 		ter_super_set_state(fs, r < 0 ? TER_FS_FAILED : TER_FS_STOPPED, TER_ACCESS_NONE);
 	}

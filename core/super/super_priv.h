@@ -7,6 +7,7 @@
 
 #include "recovery/fsck.h"
 #include "super/fs.h"
+#include "util/repair.h"
 
 #define TER_EVENT_TEXT_MAX 512
 
@@ -41,15 +42,21 @@ struct ter_fs {
 
 	bool check_first;        /* all checks before it is written to, whatever the superblock says */
 	bool repairing;          /* started for ter_fs_repair(): bits do not count, damage does not end it, nothing is reaped */
+	struct ter_repair *repair;  /* then: who is asked; NULL: nobody */
 	struct ter_list late_keys; /* for ter_super_replay_late() */
 	bool guarded;            /* goes read-write with the allocator guarded */
-	_Atomic bool found_running; /* damage in metadata was met since start */
+	_Atomic bool found_running; /* damage in metadata was met, and is not in the bits yet */
+	struct ter_workq *wq;       /* while the rooms stand */
+	struct ter_work note_work;  /* brings the bits to the members */
+	_Atomic bool note_queued;
 	bool degraded;           /* members missing since open */
 	bool format;             /* first start, from format */
 	bool read_only;          /* as it runs now */
 	bool opened_read_only;   /* the devices cannot be written */
 	_Atomic bool emergency;
 	uint64_t memory_limit;
+	uint64_t fsck_memory;   /* as asked at open; 0: the option */
+	uint64_t fsck_memory_most; /* of what the option asks */
 
 	struct ter_sb_handle sb;
 	struct ter_members *members;
@@ -77,7 +84,9 @@ int ter_super_recover(struct ter_fs *fs, const struct ter_job_ctl *job, struct t
 struct ter_fsck_config ter_super_fsck_config(struct ter_fs *fs);
 /* Bits of passes in the superblock in memory: of those @checked, @found are left. */
 void ter_super_note_passes(struct ter_fs *fs, uint64_t checked, uint64_t found);
-void ter_super_note_running_errors(struct ter_fs *fs);
+bool ter_super_note_running_errors(struct ter_fs *fs); /* true: there are new bits */
+void ter_super_note_work(struct ter_work *work);
+void ter_super_queue_note(struct ter_fs *fs); /* from any task; never waits */
 int ter_super_replay_late(struct ter_fs *fs); /* once nodes are repaired */
 void ter_super_forget_late(struct ter_fs *fs);
 

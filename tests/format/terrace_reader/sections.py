@@ -39,6 +39,7 @@ NUMBERS = {  # id: (name, least, greatest, default, power of two)
     18: ("errors", 0, 2, 1, False),
     19: ("degraded", 0, 3, 0, False),
     20: ("journal_size", 0, 256 * MIB, 0, False),
+    21: ("fsck_memory", MIB, 1 << 40, 128 * MIB, False),
     32: ("discard", 0, 1, 1, False),
     33: ("durability", 0, 4, 1, False),
 }

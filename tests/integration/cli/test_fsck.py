@@ -92,6 +92,53 @@ def repair_at_once(d, member):
     check(r.returncode == 0, r.stdout)
 
 
+def careful_starts(d, name, member):
+    """terracectl start --check and --dry."""
+    before = digest(member)
+    d.ctl("--dry", "start", name)
+    check("running (ro)" in d.ctl("status", name).stdout, "a dry start is not read-only")
+    d.refused("running already", "--check", "start", name)
+    d.ctl("stop", name)
+    check(digest(member) == before, "a dry start wrote to the member")
+    d.call(PLANT, "entry", member)
+    d.ctl("--check", "start", name)
+    status = d.ctl("status", name).stdout
+    check("running (ro)" in status and "critical: Filesystem '%s': It is read-only because errors were found" % name in status, status)
+    d.ctl("stop", name)
+    check("warning: Errors were met in filesystem '%s'" % name in d.ctl("status", name).stdout, "a stopped filesystem does not say that it has errors")
+    d.ctl("-y", "fsck", name)
+    d.ctl("--check", "start", name)
+    status = d.ctl("status", name).stdout
+    check("running (rw)" in status and "critical" not in status and "warning" not in status, status)
+    d.ctl("stop", name)
+
+
+def degraded(d):
+    """Written while a member was away: no error, and a repair makes the missing copies."""
+    members = [d.member("half%d" % i, 64) for i in range(2)]
+    d.call(TERRACED, "--once", "format", "--replicas=2", *members)
+    serve = subprocess.Popen([TERRACED, "--once", "serve", "--degraded=yes", d.mnt, members[0]], env=d.env, stdout=d.log, stderr=d.log)
+    wait_mounted(d)
+    content = os.urandom(3 << 20)
+    with open(os.path.join(d.mnt, "alone"), "wb") as f:
+        f.write(content)
+    d.call("umount", d.mnt)
+    check(serve.wait(60) == 0, d.log_text())
+    r = fsck(d, "-n", *members)
+    check(r.returncode == 0 and "Nothing wrong" in r.stdout and "Degraded: 3.0 MiB" in r.stdout, r.stdout)
+    r = fsck(d, "--ask", *members, answers="n\n")
+    check(r.returncode == 0 and "copies:" in r.stdout and "Degraded: 3.0 MiB" in r.stdout, r.stdout)
+    r = fsck(d, "-y", *members)
+    check(r.returncode == 0 and "got the copies" in r.stdout and "Degraded" not in r.stdout, r.stdout)
+    r = fsck(d, *members)
+    check(r.returncode == 0 and "Degraded" not in r.stdout, r.stdout)
+    places = []
+    for path in members:
+        with open(path, "rb") as f:
+            places.append(f.read().count(content[4096:8192]))
+    check(places == [1, 1], "copies on the members: %r" % places)
+
+
 def dry(d, member):
     """A crashed pool, served without a byte being written."""
     serve = subprocess.Popen([TERRACED, "--once", "serve", d.mnt, member], env=d.env, stdout=d.log, stderr=d.log)
@@ -128,7 +175,9 @@ def errors_and_their_repair():
         offline(d, member)
         unrepaired_is_read_only(d, "sick", member)
         repair_at_once(d, member)
+        careful_starts(d, "sick", member)
         dry(d, member)
+        degraded(d)
     finally:
         d.close()
 

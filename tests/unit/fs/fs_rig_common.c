@@ -30,7 +30,7 @@ int64_t rig_check(struct rig *rig)
 
 		if (r < 0)
 			return r;
-		found = ter_vfs_check(rig->vfs, i == LOOKS - 1 ? print_sentence : NULL, NULL, NULL, NULL);
+		found = ter_vfs_check(rig->vfs, 0, i == LOOKS - 1 ? print_sentence : NULL, NULL, NULL, NULL);
 		if (found)
 			rig->exec->ops->yield(rig->exec);
 	}

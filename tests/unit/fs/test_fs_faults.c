@@ -516,7 +516,7 @@ static void must_find(struct rig *rig, const char *pass, const char *text)
 {
 	struct expect e = { .pass = pass, .text = text };
 
-	assert_true(ter_vfs_check(rig->vfs, see_sentence, &e, NULL, NULL) > 0);
+	assert_true(ter_vfs_check(rig->vfs, 0, see_sentence, &e, NULL, NULL) > 0);
 	if (!e.found)
 		fail_msg("nothing of '%s' in pass %s", text, pass);
 }
@@ -539,8 +539,8 @@ static void damage(struct rig *rig, void *arg)
 	(void)arg;
 	set_up(rig, &s);
 	assert_int_equal(ter_vfs_sync(rig->vfs), 0);
-	assert_int_equal(ter_vfs_check(rig->vfs, NULL, NULL, NULL, NULL), 0);
-	assert_int_equal(ter_vfs_check(rig->vfs, NULL, NULL, stop_step, NULL), -ECANCELED);
+	assert_int_equal(ter_vfs_check(rig->vfs, 0, NULL, NULL, NULL, NULL), 0);
+	assert_int_equal(ter_vfs_check(rig->vfs, 0, NULL, NULL, stop_step, NULL), -ECANCELED);
 
 	bad = good = get_inode(rig, s.file);
 	bad.nlink = 2;
@@ -628,7 +628,7 @@ static void damage(struct rig *rig, void *arg)
 		fake_poke(rig_fake(rig)->fb, TER_BTREE_EXTENTS, key.pos, NULL);
 	}
 	put_entry(rig, s.sub, "other", s.other, DT_REG);
-	assert_int_equal(ter_vfs_check(rig->vfs, NULL, NULL, NULL, NULL), 0);
+	assert_int_equal(ter_vfs_check(rig->vfs, 0, NULL, NULL, NULL, NULL), 0);
 }
 
 static void each_contradiction_is_found(void **state)

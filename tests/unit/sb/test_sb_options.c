@@ -53,7 +53,7 @@ static void ids_are_what_is_on_disk(void **state)
 		{ 6, "metadata_replicas_required" }, { 7, "data_replicas_required" }, { 8, "metadata_checksum" }, { 9, "data_checksum" },
 		{ 10, "compression" }, { 11, "extent_max" }, { 12, "checksum_block" }, { 13, "inline_data_max" }, { 14, "journal_flush_ms" },
 		{ 15, "journal_data_max" }, { 16, "memory_limit" }, { 17, "gc_reserve_percent" }, { 18, "errors" }, { 19, "degraded" },
-		{ 20, "journal_size" }, { 32, "discard" }, { 33, "durability" },
+		{ 20, "journal_size" }, { 21, "fsck_memory" }, { 32, "discard" }, { 33, "durability" },
 	};
 
 	for (unsigned i = 0; i < ARRAY_SIZE(rows); i++) {

@@ -330,6 +330,42 @@ static void errors_ro(struct eng *e, void *arg)
 	eng_close(e);
 }
 
+#define NOTE_WAITS_MAX 1000
+
+/* Damage is met, over and over, and the power goes before anybody stops the pool. */
+static void meet_and_cut(struct eng *e, void *arg)
+{
+	const uint8_t *errors = arg;
+	struct ter_sim_stats before, after;
+
+	make(e, *errors);
+	ter_sim_get_stats(e->sim, &before);
+	for (unsigned i = 0; i < NOTE_WAITS_MAX && !e->failed; i++) {
+		ter_super_on_btree_error(e->fs, -EBADMSG, "A node is said to be damaged.");
+		ter_sleep_ns(e->exec, TER_NS_PER_MS);
+	}
+	ter_sim_get_stats(e->sim, &after);
+	/* All three copies of one writing, with a few flushes; not a thousand of them. */
+	WANT(e, after.writes > before.writes && after.writes < before.writes + 40);
+	ter_sim_power_off_after(e->sim, 0);
+	eng_close(e);
+}
+
+static void checks_after_cut(struct eng *e, void *arg)
+{
+	struct ter_fs_status s;
+
+	(void)arg;
+	WANT(e, start(e));
+	s = status_of(e);
+	WANT(e, s.access == TER_ACCESS_RW && !s.passes_required);
+	WANT(e, s.pass[TER_PASS_NODES].state == TER_PASS_DONE && s.pass[TER_PASS_FILES].state == TER_PASS_DONE);
+	stop(e);
+	WANT(e, start(e));
+	WANT(e, status_of(e).pass[TER_PASS_NODES].state == TER_PASS_NOT_NEEDED);
+	stop(e);
+}
+
 struct test_case {
 	void (*fn)(struct eng *e, void *arg);
 	void *arg;
@@ -384,6 +420,27 @@ static void damage_met_while_running_requires_passes(void **state)
 	run_case(errors_of_a_run, 0, 0);
 	run_case(errors_ro, 0, 0);
 	run_case(checked_on_request, 0, 0);
+}
+
+static void damage_is_known_after_a_cut(void **state)
+{
+	const struct ter_sim_cut none = { .at = TER_SIM_NOW, .keep = TER_SIM_KEEP_NONE };
+
+	(void)state;
+	for (uint8_t errors = 0; errors < 3; errors++) {
+		struct eng *e = eng_new(&eng_layouts[errors % 2], eng_seed());
+
+		eng_guard("damage, and a cut", CASE_SECONDS);
+		ter_sim_record(e->sim, true);
+		eng_run(e, case_main, &(struct test_case){ meet_and_cut, &errors });
+		ter_sim_cut(e->sim, &none);
+		if (!e->failed)
+			eng_run(e, case_main, &(struct test_case){ checks_after_cut, &errors });
+		eng_guard("", 0);
+		if (e->failed)
+			fail_msg("errors=%u: %s", errors, e->why);
+		eng_free(e);
+	}
 }
 
 static void this_build_computes_what_the_format_says(void **state)
@@ -458,6 +515,7 @@ int main(void)
 		cmocka_unit_test(what_was_not_wanted_is_still_known),
 		cmocka_unit_test(safe_errors_are_repaired_by_a_start_if_the_option_says_so),
 		cmocka_unit_test(damage_met_while_running_requires_passes),
+		cmocka_unit_test(damage_is_known_after_a_cut),
 		cmocka_unit_test(this_build_computes_what_the_format_says),
 		cmocka_unit_test(a_dry_start_leaves_every_byte_of_a_crashed_pool),
 	};

@@ -14,6 +14,7 @@
 #include "btree/salvage.h"
 #include "engine_damage.h"
 #include "fs/vfs_calls.h"
+#include "recovery/node_scan.h"
 #include "recovery/repair_ptrs.h"
 #include "super/super_priv.h"
 
@@ -449,6 +450,101 @@ static void nothing_is_replaced_when_it_may_not(void **state)
 	finish(e, snapshot, missed);
 }
 
+/* --- the search reads in runs --- */
+
+#define RUN_BYTES TER_MIB(1)
+
+static bool is_found(const struct ter_node_scan *scan, const struct ter_found_node *node)
+{
+	for (size_t i = 0; i < scan->nr; i++)
+		if (scan->found[i].dev == node->dev && scan->found[i].sector == node->sector)
+			return scan->found[i].node_seq == node->node_seq && scan->found[i].written_bytes == node->written_bytes;
+	return false;
+}
+
+/* What a look at each place finds. */
+static size_t found_one_by_one(struct eng *e, const struct ter_node_scan *scan)
+{
+	const uint32_t node_sectors = e->options.btree_node_size >> TER_SECTOR_SHIFT;
+	size_t nr = 0;
+
+	for (unsigned d = 0; d < e->layout.devs; d++)
+		for (uint64_t at = 0; at + node_sectors <= e->fs->members->dev[d].buckets_nr * e->fs->members->dev[d].bucket_sectors; at += node_sectors) {
+			struct ter_found_node node;
+
+			if (ter_btree_look_for_node(e->fs->btrees, d, at, &node) < 0 || node.btree != TER_BTREE_INODES)
+				continue;
+			if (!is_found(scan, &node))
+				eng_fail(e, "the leaf at sector %llu of member %u was not found", (unsigned long long)at, d);
+			nr++;
+		}
+	return nr;
+}
+
+static bool search_once(struct eng *e, const struct ter_fsck_config *config, size_t *ret_nr, uint64_t *ret_reads)
+{
+	const struct ter_lost_node all = { .btree = TER_BTREE_INODES, .min = TER_POS_MIN, .max = TER_POS_MAX };
+	struct ter_repair repair = { 0 };
+	struct ter_node_scan scan = { .config = config, .repair = &repair, .lost = &all, .lost_nr = 1 };
+	struct ter_sim_stats before, after;
+
+	ter_sim_get_stats(e->sim, &before);
+	MUST(e, ter_node_scan_run(&scan, TER_MIB(1)));
+	ter_sim_get_stats(e->sim, &after);
+	*ret_reads = after.reads - before.reads;
+	*ret_nr = scan.nr;
+	if (found_one_by_one(e, &scan) != scan.nr)
+		eng_fail(e, "%zu leaves were found, one by one %zu", scan.nr, found_one_by_one(e, &scan));
+	ter_node_scan_release(&scan);
+	return !e->failed;
+}
+
+static bool search(struct eng *e)
+{
+	struct ter_fsck_config config;
+	uint64_t reads, reads_bad;
+	size_t nr, nr_bad;
+
+	MUST(e, eng_start(e, true, -1));
+	config = ter_super_fsck_config(e->fs);
+	for (unsigned warm = 0; warm < 2; warm++) /* the second one finds nodes of btree ALLOC in memory */
+		SAY(search_once(e, &config, &nr, &reads));
+	ENG_CHECK(e, nr > 1);
+	if (reads > e->layout.devs * (e->layout.dev_bytes[0] / RUN_BYTES + 8))
+		return eng_fail(e, "%llu reads", (unsigned long long)reads);
+	/* A run that cannot be read hides no leaf. */
+	MUST(e, ter_sim_fail(e->sim, e->path[0], TER_BIO_READ, 1, false));
+	SAY(search_once(e, &config, &nr_bad, &reads_bad));
+	ENG_CHECK(e, nr_bad == nr && reads_bad > reads);
+	ter_sim_fail_none(e->sim);
+	return true;
+}
+
+static void search_main(struct eng *e, void *arg)
+{
+	(void)arg;
+	(void)search(e);
+	if (e->fs)
+		eng_close(e);
+}
+
+static void the_members_are_searched_in_runs(void **state)
+{
+	(void)state;
+	for (unsigned layout = 0; layout < 2; layout++) {
+		struct ter_sim_snapshot *snapshot;
+		struct eng *e = sound(layout, &snapshot);
+
+		eng_guard("a search", CASE_SECONDS);
+		eng_run(e, search_main, NULL);
+		eng_guard("", 0);
+		if (e->failed)
+			fail_msg("%s: %s", e->layout.name, e->why);
+		ter_sim_snapshot_free(snapshot);
+		eng_free(e);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -457,6 +553,7 @@ int main(void)
 		cmocka_unit_test(several_lost_nodes_are_replaced),
 		cmocka_unit_test(a_repair_that_is_cut_off_is_done_again),
 		cmocka_unit_test(nothing_is_replaced_when_it_may_not),
+		cmocka_unit_test(the_members_are_searched_in_runs),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -13,6 +13,7 @@
 #include "alloc/accounting.h"
 #include "data/extent.h"
 #include "engine_damage.h"
+#include "fs/damage_format.h"
 #include "fs/dirent_value.h"
 #include "fs/inode_format.h"
 #include "fs/vfs_calls.h"
@@ -219,6 +220,25 @@ static int say_yes(void *arg, const char *pass, const char *sentence)
 	return 1;
 }
 
+static void add_sentence(void *arg, const char *pass, const char *sentence)
+{
+	uint64_t *sum = arg;
+
+	*sum += eng_hash_bytes(eng_hash_bytes(1, pass, strlen(pass)), sentence, strlen(sentence));
+	if (getenv("TER_TEST_VERBOSE"))
+		fprintf(stderr, "  (%s: %s)\n", pass, sentence);
+}
+
+/* A check that has memory for four inodes at a time says the same as one that has it for all; of an entry with a wrong type perhaps what follows from it, too. */
+static void check_in_turns(struct eng *e)
+{
+	uint64_t all = 0, turns = 0;
+	const int64_t nr_all = ter_vfs_check(e->vfs, 0, add_sentence, &all, NULL, NULL), nr_turns = ter_vfs_check(e->vfs, 1, add_sentence, &turns, NULL, NULL);
+
+	if (nr_all < 0 || nr_turns < nr_all || nr_turns > nr_all + (nr_all > 0) || (nr_all == nr_turns && all != turns))
+		eng_fail(e, "at once the check finds %lld, in turns %lld", (long long)nr_all, (long long)nr_turns);
+}
+
 static void repair_and_compare(struct eng *e, const struct damage *d, const struct list *before)
 {
 	char fixed[2048] = "";
@@ -236,6 +256,7 @@ static void repair_and_compare(struct eng *e, const struct damage *d, const stru
 		fprintf(stderr, "%s:\n  %s\n", d->name, found.text);
 	if (!found.nr && !d->may_be_fine)
 		eng_fail(e, "the check finds nothing");
+	check_in_turns(e);
 	hash = hash_files(e);
 	r = ter_vfs_repair(e->vfs, &no);
 	if (r < 0 || (found.nr && !no.left_nr) || hash_files(e) != hash)
@@ -248,6 +269,7 @@ static void repair_and_compare(struct eng *e, const struct damage *d, const stru
 		eng_fail(e, "repair: %d\n  %s\nrepaired:%s", r, found.text, fixed);
 	else if (eng_check(e, &left))
 		eng_fail(e, "%lld left:\n  %s\nof:\n  %s\nrepaired:%s", (long long)left.nr, left.text, found.text, fixed);
+	check_in_turns(e);
 	if (e->failed)
 		return;
 	list_all(e, &after);
@@ -486,6 +508,17 @@ static void plant_mark(struct eng *e, const struct damage *d)
 	put(e, TER_BTREE_DELETED_INODES, &key);
 }
 
+/* A note of damage; @at, @value: a byte of it that is other than it should be. */
+static void plant_note(struct eng *e, const struct damage *d)
+{
+	uint8_t val[sizeof(struct ter_damage_disk)] = { [offsetof(struct ter_damage_disk, times)] = 1 };
+	const struct ter_key key = { .pos = TER_POS(d->node ? inum_of(d->node) : 123456, d->bytes, TER_SNAPSHOT_ROOT), .type = TER_KEY_DAMAGE, .val_bytes = sizeof(val), .val = val };
+
+	if (d->at)
+		val[d->at] = (uint8_t)d->value;
+	put(e, TER_BTREE_DAMAGED, &key);
+}
+
 static void plant_xattr_of_none(struct eng *e, const struct damage *d)
 {
 	if (!find_of(e, TER_BTREE_XATTRS, d->node))
@@ -551,6 +584,17 @@ static void plant_key(struct eng *e, const struct damage *d)
 				     .val_bytes = d->bytes, .val = &val };
 
 	put(e, TER_BTREE_EXTENTS, &key);
+}
+
+/* A promise of space, counted. */
+static void plant_promise(struct eng *e, const struct damage *d)
+{
+	struct damage key = *d;
+
+	key.value = TER_KEY_RESERVATION;
+	plant_key(e, &key);
+	if (eng_add_counter(e, ter_counter_reserved(), 8) < 0)
+		eng_fail(e, "the damage cannot be done");
 }
 
 static void plant_counter(struct eng *e, const struct damage *d)
@@ -621,6 +665,13 @@ static const struct damage damages[] = {
 	{ "a directory's mark", plant_mark, OTHER, .kept = true },
 	{ "a symbolic link's mark", plant_mark, LINK, .kept = true },
 
+	{ "a note of damage of no inode", plant_note, ROOT, .kept = true },
+	{ "a note of damage of a directory", plant_note, SUB, .kept = true },
+	{ "a note of damage at an offset", plant_note, BIG, .bytes = 1, .kept = true },
+	{ "a note of damage, found never", plant_note, BIG, .at = offsetof(struct ter_damage_disk, times), .value = 0, .kept = true },
+	{ "a note of damage, beyond any file's end", plant_note, BIG, .at = 7, .value = 0x80, .kept = true },
+	{ "a note of damage with a byte that is zero", plant_note, BIG, .at = offsetof(struct ter_damage_disk, zero), .value = 4, .kept = true },
+
 	{ "an attribute of no inode", plant_xattr_of_none, DIR, .kept = true },
 	{ "an attribute has the wrong hash", plant_xattr_moved, DIR, .kept = true },
 	{ "an attribute is there twice", plant_xattr_twice, BIG, .kept = true },
@@ -645,6 +696,10 @@ static const struct damage damages[] = {
 	{ "inline data over an extent", plant_key, BIG, .at = 8, .bytes = 8, .value = TER_KEY_INLINE_DATA },
 	{ "lost data over an extent", plant_key, BIG, .at = 8, .value = TER_KEY_ERROR, .kept = true },
 	{ "lost data over an extent with holes before", plant_key, HOLES, .at = 88, .value = TER_KEY_ERROR, .kept = true },
+	{ "a promise within a block", plant_promise, HOLES, .at = 35, .kept = true },
+	{ "a promise of a directory", plant_promise, SUB, .kept = true },
+	{ "a promise of no inode", plant_promise, ROOT, .kept = true },
+	{ "a promise over an extent", plant_promise, BIG, .at = 4, .kept = true },
 	{ "data beyond the end", plant_key, DEEP, .at = 4096, .bytes = 8, .value = TER_KEY_INLINE_DATA },
 
 	{ "the number of inodes is wrong", plant_counter, ROOT, .value = 3, .kept = true },
