@@ -20,12 +20,13 @@ static void print_help(void)
 	       "  --io-backend=NAME        uring or threads (default: the best this machine permits)\n"
 	       "  --allow-plugin-path      let root's daemon load plugins from TERRACE_PLUGIN_PATH\n"
 	       "  --debug                  log more\n"
+	       "  --debug-interface        for tests: let faults be asked for over the bus, org.terracefs.Terrace1.Debug\n"
 	       "  --version, --help\n");
 }
 
 int td_args_parse(int argc, char **argv, struct td_args *ret)
 {
-	enum { OPT_SYSTEM = 256, OPT_SESSION, OPT_ONCE, OPT_BUS, OPT_STATE, OPT_IO, OPT_PLUGIN_PATH, OPT_DEBUG, OPT_VERSION, OPT_HELP };
+	enum { OPT_SYSTEM = 256, OPT_SESSION, OPT_ONCE, OPT_BUS, OPT_STATE, OPT_IO, OPT_PLUGIN_PATH, OPT_DEBUG, OPT_DEBUG_INTERFACE, OPT_VERSION, OPT_HELP };
 	static const struct option options[] = {
 		{ "system", no_argument, NULL, OPT_SYSTEM },
 		{ "session", no_argument, NULL, OPT_SESSION },
@@ -35,6 +36,7 @@ int td_args_parse(int argc, char **argv, struct td_args *ret)
 		{ "io-backend", required_argument, NULL, OPT_IO },
 		{ "allow-plugin-path", no_argument, NULL, OPT_PLUGIN_PATH },
 		{ "debug", no_argument, NULL, OPT_DEBUG },
+		{ "debug-interface", no_argument, NULL, OPT_DEBUG_INTERFACE },
 		{ "version", no_argument, NULL, OPT_VERSION },
 		{ "help", no_argument, NULL, OPT_HELP },
 		{ 0 },
@@ -70,6 +72,14 @@ int td_args_parse(int argc, char **argv, struct td_args *ret)
 		case OPT_DEBUG:
 			td_log_set_priority(LOG_DEBUG);
 			break;
+		case OPT_DEBUG_INTERFACE:
+#ifdef TERRACE_DEBUG_INTERFACE
+			ret->service.debug_interface = true;
+			break;
+#else
+			td_log(LOG_ERR, NULL, "This build has no debug interface (meson's option debug_interface).");
+			return -2;
+#endif
 		case OPT_VERSION:
 			printf("terraced %s\n", TERRACE_VERSION);
 			return 0;

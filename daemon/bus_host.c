@@ -88,6 +88,27 @@ static int host_force_read_only(void *arg, const struct ter_bus_who *who, const 
 	return 0;
 }
 
+/* They are the process's, not one filesystem's. */
+static int host_set_fault(void *arg, const struct ter_bus_who *who, const char *point, const struct ter_fault_rule *rule, struct ter_error *error)
+{
+	const int r = ter_fault_arm(point, rule);
+
+	(void)arg;
+	if (r == -ENOENT)
+		return ter_fail(error, TER_ERR_NOT_FOUND, "There is no fault point '%s'; FaultPoints lists them.", point);
+	if (r < 0)
+		return ter_fail_errno(error, r, "The fault point '%s' cannot be set so: %s.", point, strerror(-r));
+	td_log(LOG_WARNING, NULL, "Fault point '%s' was set, asked by uid %u: things fail on purpose from here on.", point, who->uid);
+	return 0;
+}
+
+static void host_clear_faults(void *arg, const struct ter_bus_who *who)
+{
+	(void)arg;
+	ter_fault_disarm_all();
+	note(who, "Clearing all faults", NULL);
+}
+
 static int host_job_cancel(void *arg, uint64_t job, struct ter_error *error)
 {
 	return td_jobs_cancel(((struct td_pools *)arg)->jobs, job, error);
@@ -339,6 +360,7 @@ void td_bus_host_fill(struct td_pools *pools, struct ter_bus_host *host)
 	*host = (struct ter_bus_host){
 		.arg = pools,
 		.system = pools->system,
+		.debug = pools->debug_interface,
 		.version = TERRACE_VERSION,
 		.codecs = pools->engine->env.codecs,
 		.create = host_create,
@@ -350,6 +372,8 @@ void td_bus_host_fill(struct td_pools *pools, struct ter_bus_host *host)
 		.list_damaged = host_list_damaged,
 		.clear_damage = host_clear_damage,
 		.force_read_only = host_force_read_only,
+		.set_fault = host_set_fault,
+		.clear_faults = host_clear_faults,
 		.job_cancel = host_job_cancel,
 		.job_dismiss = host_job_dismiss,
 		.probe = host_probe,

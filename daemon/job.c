@@ -46,6 +46,8 @@ static int step(void *arg, const char *phase, uint64_t done, uint64_t total)
 	if (atomic_load(&job->cancel))
 		return -ECANCELED;
 	pthread_mutex_lock(&job->lock);
+	if (strcmp(job->phase, phase) != 0 || done < job->step_done)
+		job->done_before += job->step_done; /* another phase, or another round of it */
 	if (strcmp(job->phase, phase) != 0)
 		snprintf(job->phase, sizeof(job->phase), "%s", phase);
 	job->step_done = done;
@@ -79,6 +81,7 @@ static void copy_progress(struct td_job *job)
 	snprintf(job->view.phase, sizeof(job->view.phase), "%s", job->phase);
 	job->view.progress_valid = job->step_total > 0;
 	job->view.progress = job->step_total ? ter_min(1.0, (double)job->step_done / (double)job->step_total) : 0;
+	job->view.counters.done = job->done_before + job->step_done;
 	pthread_mutex_unlock(&job->lock);
 }
 
@@ -116,6 +119,7 @@ static gboolean on_tick(gpointer data)
 
 	ter_list_for_each(job, &jobs->running, link) {
 		copy_progress(job);
+		job->view.expected_end_us = job->one_phase && job->view.progress_valid ? td_job_eta_add(&job->eta, td_real_us(), job->view.progress) : 0;
 		publish(job);
 	}
 	expire(jobs);
@@ -155,7 +159,10 @@ static void fill_end(struct td_job *job)
 	copy_progress(job);
 	view->end_us = td_real_us();
 	view->cancelable = false;
+	view->expected_end_us = 0;
 	view->result = job->result;
+	view->counters.has_errors = job->result.has_found;
+	view->counters.errors = job->result.found;
 	if (job->r >= 0) {
 		view->state = TER_BUS_JOB_SUCCEEDED;
 		view->progress = 1;
@@ -225,6 +232,7 @@ int td_job_start(struct td_jobs *jobs, const struct td_job_spec *spec, struct td
 	job->done = spec->done;
 	job->arg = spec->arg;
 	job->hidden = spec->hidden;
+	job->one_phase = spec->one_phase;
 	job->ctl = (struct ter_job_ctl){ .step = step, .arg = job };
 	job->view = (struct ter_bus_job){ .id = ++jobs->last_id, .state = TER_BUS_JOB_RUNNING, .cancelable = spec->cancelable, .start_us = td_real_us(),
 					  .uid = spec->uid };

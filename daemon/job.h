@@ -15,6 +15,7 @@
 #include <stdatomic.h>
 
 #include "dbus/bus.h"
+#include "job_eta.h"
 #include "main_queue.h"
 
 #define TD_JOBS_RUNNING_MAX 64
@@ -44,9 +45,11 @@ struct td_job {
 	bool hidden;
 	_Atomic bool cancel;
 	struct ter_job_ctl ctl; /* for core */
-	pthread_mutex_t lock;   /* a leaf; guards phase, step_done, step_total */
+	pthread_mutex_t lock;   /* a leaf; guards phase and what was done */
 	char phase[TER_BUS_WORD_MAX];
-	uint64_t step_done, step_total;
+	uint64_t step_done, step_total, done_before;
+	bool one_phase;
+	struct td_job_eta eta;  /* main thread */
 	int r;                  /* what run() returned */
 	struct ter_error error;
 	struct ter_bus_job_result result; /* run() fills it */
@@ -58,6 +61,7 @@ struct td_job_spec {
 	const char *fs; /* UUID as text; NULL: none yet */
 	uint32_t uid;
 	bool hidden, cancelable;
+	bool one_phase; /* what follows the phase that has a progress takes no time: its end can be foretold */
 	int (*run)(struct td_job *job, struct ter_error *error);
 	void (*done)(struct td_job *job);
 	void *arg;

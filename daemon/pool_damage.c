@@ -7,7 +7,114 @@
 #include "fuse/mount_fuse.h"
 #include "pools.h"
 
+#define LOOK_AFTER_S 10 /* files met damaged have been noted by then */
+#define LOOK_AGAIN_S 30
+
+/* --- are there some? --- */
+
+struct look {
+	struct td_pools *pools;
+	char uuid[TER_UUID_TEXT_BYTES];
+	struct td_pool *pool;
+	struct ter_fs *fs;
+	bool found;
+};
+
+static gboolean on_look_timer(gpointer data)
+{
+	struct td_pool *pool = data;
+
+	pool->look_timer = 0;
+	td_pool_look_for_damage(pool);
+	return G_SOURCE_REMOVE;
+}
+
+/* One that is there already comes sooner. */
+static void look_after(struct td_pool *pool, unsigned seconds)
+{
+	if (!pool->look_timer)
+		pool->look_timer = g_timeout_add_seconds(seconds, on_look_timer, pool);
+}
+
+static int look_run(struct td_job *job, struct ter_error *error)
+{
+	struct look *look = job->arg;
+	struct ter_damage damage;
+	const int r = ter_vfs_next_damaged(ter_fs_vfs(look->fs), 0, &damage);
+
+	(void)error;
+	look->found = r >= 0;
+	td_pool_unuse(look->pool);
+	return r == -ENOENT ? 0 : r;
+}
+
+static void look_done(struct td_job *job)
+{
+	struct look *look = job->arg;
+	struct td_pool *pool = td_pools_by_text(look->pools, look->uuid); /* it may have been stopped, and have gone */
+
+	if (pool)
+		pool->looking = false;
+	if (pool && pool->fs == look->fs && pool->sample) {
+		/* A pool that is not written to keeps no record: what was met stays true. */
+		if (job->r >= 0)
+			pool->damaged = look->found || (pool->damaged && pool->sample->status.access != TER_ACCESS_RW);
+		if (pool->damaged)
+			look_after(pool, LOOK_AGAIN_S);
+		td_pool_publish(pool);
+	}
+	free(look);
+}
+
+void td_pool_look_for_damage(struct td_pool *pool)
+{
+	struct look *look;
+
+	if (pool->looking || !pool->fs)
+		return;
+	if (td_pool_use(pool, NULL) < 0) {
+		look_after(pool, LOOK_AGAIN_S); /* its mode is being changed */
+		return;
+	}
+	look = calloc(1, sizeof(*look));
+	if (look) {
+		*look = (struct look){ .pools = pool->pools, .pool = pool, .fs = pool->fs };
+		snprintf(look->uuid, sizeof(look->uuid), "%s", pool->text);
+		pool->looking = td_job_start(pool->pools->jobs,
+					     &(struct td_job_spec){ .operation = "look-for-damage", .fs = pool->text, .hidden = true, .run = look_run,
+								    .done = look_done, .arg = look }, NULL, NULL) >= 0;
+	}
+	if (pool->looking)
+		return;
+	free(look);
+	td_pool_unuse(pool);
+	look_after(pool, LOOK_AGAIN_S); /* memory or threads are short */
+}
+
+void td_pool_damage_told(struct td_pool *pool)
+{
+	if (!pool->fs)
+		return;
+	look_after(pool, LOOK_AFTER_S);
+	if (pool->damaged)
+		return;
+	pool->damaged = true;
+	td_pool_publish(pool);
+}
+
+void td_pool_forget_damage(struct td_pool *pool)
+{
+	if (pool->look_timer)
+		g_source_remove(pool->look_timer);
+	pool->look_timer = 0;
+	pool->damaged = false;
+}
+
+/* --- which? --- */
+
 struct asking {
+	struct td_pools *pools;
+	char uuid[TER_UUID_TEXT_BYTES];
 	struct td_pool *pool;
 	struct ter_fs *fs;
 	struct ter_bus_call *call;
@@ -82,11 +189,14 @@ static void asking_free(struct asking *a)
 static void done(struct td_job *job)
 {
 	struct asking *a = job->arg;
+	struct td_pool *pool = td_pools_by_text(a->pools, a->uuid); /* it may have been stopped, and have gone */
 
 	if (a->clear || job->error.kind != TER_ERR_NONE)
 		ter_bus_answer(a->call, &job->error);
 	else
 		ter_bus_answer_damaged(a->call, a->rows, a->nr, a->next_inum);
+	if (a->clear && pool)
+		td_pool_look_for_damage(pool);
 	asking_free(a);
 }
 
@@ -106,6 +216,8 @@ static void start(const struct asking *what)
 		r = td_pool_use(a->pool, &error);
 	if (r >= 0) {
 		a->fs = a->pool->fs;
+		a->pools = a->pool->pools;
+		snprintf(a->uuid, sizeof(a->uuid), "%s", a->pool->text);
 		r = td_job_start(a->pool->pools->jobs,
 				 &(struct td_job_spec){ .operation = "damaged", .fs = a->pool->text, .hidden = true, .run = run, .done = done, .arg = a },
 				 NULL, &error);

@@ -2,6 +2,7 @@
 /* Starting, stopping, read-only and back: one job of a pool at a time. */
 #include <stdio.h>
 
+#include "device_info.h"
 #include "fuse/mount_fuse.h"
 #include "log.h"
 #include "pools.h"
@@ -122,10 +123,13 @@ struct start {
 	bool opened;
 	struct ter_fs *fs;
 	struct td_sample *sample;
+	struct ter_bus_hardware *hardware[TER_DEVS_MAX]; /* of members that are online */
 };
 
 static void start_free(struct start *start)
 {
+	for (unsigned i = 0; i < TER_DEVS_MAX; i++)
+		free(start->hardware[i]);
 	td_paths_free(&start->paths);
 	td_paths_free(&start->known);
 	free(start);
@@ -182,7 +186,7 @@ static int start_run(struct td_job *job, struct ter_error *error)
 {
 	struct start *start = job->arg;
 	struct td_pools *pools = start->pool->pools;
-	struct ter_open_params open = { .degraded = start->params.degraded, .read_only = start->params.read_only };
+	struct ter_open_params open = { .degraded = start->params.degraded, .read_only = start->params.read_only, .check = start->params.check };
 	int r;
 
 	if (start->params.wait_missing_s) {
@@ -204,6 +208,9 @@ static int start_run(struct td_job *job, struct ter_error *error)
 	}
 	if (r < 0)
 		ter_fs_close(TAKE_PTR(start->fs));
+	for (unsigned i = 0; r >= 0 && i < start->sample->devs_nr; i++)
+		if (start->sample->dev[i].online)
+			start->hardware[start->sample->dev[i].idx] = td_device_info(start->sample->dev[i].path);
 	return r;
 }
 
@@ -244,7 +251,14 @@ static void start_done(struct td_job *job)
 		pool->asked_read_only = start->params.read_only;
 		pool->runtime_options = 0;
 		ter_error_clear(&pool->error);
+		for (unsigned i = 0; i < TER_DEVS_MAX; i++) {
+			if (!start->hardware[i])
+				continue;
+			free(pool->member[i].hardware);
+			pool->member[i].hardware = TAKE_PTR(start->hardware[i]);
+		}
 		td_pool_set_state(pool, TD_POOL_RUNNING, "");
+		td_pool_look_for_damage(pool);
 	} else {
 		fill_details(pool, job);
 		pool->error = job->error;
@@ -295,6 +309,7 @@ int td_pool_start_job(struct td_pool *pool, uint32_t uid, const struct ter_bus_s
 	}
 	start->pool = pool;
 	start->params = *params;
+	start->params.read_only |= params->no_recovery; /* which is what a read-only start does */
 	r = td_job_start(pool->pools->jobs,
 			 &(struct td_job_spec){ .operation = "start", .description = "Starting a filesystem", .fs = pool->text, .uid = uid, .cancelable = true,
 						.run = start_run, .done = start_done, .arg = start }, &pool->life, error);
@@ -416,6 +431,7 @@ int td_pool_stop_job(struct td_pool *pool, uint32_t uid, bool force, uint64_t *r
 	if (pool->check)
 		td_job_ask_cancel(pool->check);
 	pool->fs = NULL; /* W2 */
+	td_pool_forget_damage(pool);
 	td_pool_set_state(pool, TD_POOL_STOPPING, "");
 	td_pool_publish(pool);
 	if (ret_job)

@@ -415,14 +415,8 @@ static void start_then_attach(struct attaching *a)
 static int look_where_run(struct td_job *job, struct ter_error *error)
 {
 	const struct attaching *a = job->arg;
-	struct stat st;
-	int r = 0;
 
-	if (stat(a->mount->where, &st) < 0)
-		r = ter_fail_errno(error, -errno, "The mount point '%s' cannot be used: %s.", a->mount->where, strerror(errno));
-	else if (!S_ISDIR(st.st_mode))
-		r = ter_fail(error, TER_ERR_INVALID_ARGUMENT, "The mount point '%s' is not a directory.", a->mount->where);
-	return r;
+	return td_mount_check(a->mount->where, error);
 }
 
 static void look_where_done(struct td_job *job)

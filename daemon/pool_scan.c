@@ -116,7 +116,7 @@ int td_pools_rescan(struct td_pools *pools, uint32_t uid, const char *const *pat
 	if (r >= 0)
 		r = td_job_start(pools->jobs,
 				 &(struct td_job_spec){ .operation = "rescan", .description = "Searching for members", .uid = uid, .hidden = hidden,
-							.cancelable = true, .run = rescan_run, .done = rescan_done, .arg = rescan }, &job, error);
+							.cancelable = true, .one_phase = true, .run = rescan_run, .done = rescan_done, .arg = rescan }, &job, error);
 	if (r < 0) {
 		td_paths_free(&rescan->paths);
 		free(rescan);
@@ -229,8 +229,8 @@ int td_pools_create(struct td_pools *pools, uint32_t uid, const struct ter_bus_c
 	create->dry_run = params->dry_run;
 	snprintf(create->label, sizeof(create->label), "%s", params->label);
 	r = td_job_start(pools->jobs,
-			 &(struct td_job_spec){ .operation = "create", .description = "Making a filesystem", .uid = uid, .cancelable = true, .run = create_run,
-						.done = create_done, .arg = create }, &job, error);
+			 &(struct td_job_spec){ .operation = "create", .description = "Making a filesystem", .uid = uid, .cancelable = true, .one_phase = true,
+						.run = create_run, .done = create_done, .arg = create }, &job, error);
 	if (r < 0) {
 		create_free(create);
 		return r;

@@ -43,7 +43,7 @@ static void fill_state(const struct td_pool *pool, struct ter_bus_fs *view)
 	if (emergency)
 		snprintf(view->access_reason, sizeof(view->access_reason), "%s", status->emergency_reason);
 	else if (status && status->access == TER_ACCESS_RO)
-		snprintf(view->access_reason, sizeof(view->access_reason), "It was asked for.");
+		snprintf(view->access_reason, sizeof(view->access_reason), "%s", status->why_read_only[0] ? status->why_read_only : "It was asked for.");
 	view->degraded = status && status->degraded;
 	snprintf(view->health, sizeof(view->health), "%s",
 		 pool->state == TD_POOL_FAILED || emergency ? "failed" : view->degraded || pool->state == TD_POOL_INCOMPLETE ? "degraded" :
@@ -218,7 +218,10 @@ static void fill_device(const struct td_pool *pool, unsigned idx, struct ter_bus
 	snprintf(view->state, sizeof(view->state), "%s", ter_dev_state_names[now ? now->state : dev->state]);
 	view->online = now && now->online;
 	view->present = present(pool, idx);
-	view->rotational = now && now->rotational;
+	if (view->present && pool->member[idx].hardware)
+		view->hardware = *pool->member[idx].hardware;
+	if (now && now->online)
+		view->hardware.rotational = now->rotational; /* it knows of files, too */
 	view->discard = now ? now->discard : dev->discard;
 	snprintf(view->label, sizeof(view->label), "%s", dev->label);
 	view->durability = now ? now->durability : dev->durability;
@@ -276,6 +279,7 @@ void td_pool_publish(struct td_pool *pool)
 	fill_members(pool, view);
 	fill_mount(pool, view);
 	fill_usage(pool, &view->usage);
+	td_pool_fill_alerts(pool, view);
 	complain(ter_bus_publish_fs(pool->pools->bus, view), pool->text);
 	free(view);
 }

@@ -414,7 +414,7 @@ struct event {
 	struct td_post post;
 	struct td_pool *pool;
 	enum ter_event_kind kind;
-	int dev_idx;
+	int dev_idx, err;
 	uint64_t inum;
 	char text[TER_ERROR_TEXT_MAX];
 };
@@ -458,6 +458,8 @@ static void on_event_main(struct td_post *post)
 	struct td_pool *pool = event->pool;
 
 	atomic_fetch_sub(&pool->events_pending, 1);
+	if (event->kind == TER_EVENT_DAMAGE && event->inum && event->err < 0)
+		td_pool_damage_told(pool);
 	if (event->kind == TER_EVENT_EMERGENCY || within_rate(pool)) /* the one comes once in a run, and is what matters */
 		tell_event(event);
 	else
@@ -475,7 +477,8 @@ void td_pool_on_event(void *arg, struct ter_fs *fs, const struct ter_fs_event *t
 		if (atomic_fetch_add(&pool->events_pending, 1) < TD_EVENTS_PENDING_MAX || told->kind == TER_EVENT_EMERGENCY)
 			event = malloc(sizeof(*event));
 		if (event) {
-			*event = (struct event){ .post.fn = on_event_main, .pool = pool, .kind = told->kind, .dev_idx = told->dev_idx, .inum = told->inum };
+			*event = (struct event){ .post.fn = on_event_main, .pool = pool, .kind = told->kind, .dev_idx = told->dev_idx, .err = told->err,
+						   .inum = told->inum };
 			snprintf(event->text, sizeof(event->text), "%s", told->text);
 			td_main_queue_post(pool->pools->queue, &event->post);
 		} else {

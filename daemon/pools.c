@@ -19,6 +19,7 @@ static void member_clear(struct td_member *member)
 {
 	free(member->path);
 	free(member->other);
+	free(member->hardware);
 	*member = (struct td_member){ 0 };
 }
 
@@ -26,6 +27,7 @@ static void pool_free(struct td_pool *pool)
 {
 	ter_list_del(&pool->link);
 	pool->pools->nr--;
+	td_pool_forget_damage(pool);
 	for (unsigned i = 0; i < TER_DEVS_MAX; i++)
 		member_clear(&pool->member[i]);
 	ter_sb_free(pool->sb);
@@ -156,6 +158,8 @@ static void place(struct td_pool *pool, struct td_found *found)
 	member->path = strdup(found->path);
 	member->node = found->node;
 	member->seq = found->probe.seq;
+	free(member->hardware);
+	member->hardware = TAKE_PTR(found->hardware);
 	if (!pool->sb || found->probe.seq >= pool->sb->seq) {
 		ter_sb_free(pool->sb);
 		free(pool->table);

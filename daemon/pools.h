@@ -34,6 +34,7 @@ struct td_member {
 	uint64_t seq;
 	bool conflict;
 	char *other; /* the path that claims the same member */
+	struct ter_bus_hardware *hardware; /* NULL: not known */
 };
 
 struct td_mount {
@@ -75,6 +76,11 @@ struct td_pool {
 	pthread_cond_t users_cond;
 	unsigned users;
 
+	struct ter_bus_alerts alerts; /* as shown last: what stands on keeps its time */
+	bool damaged;                 /* files lost data, as far as is known */
+	bool looking;                 /* for such files */
+	guint look_timer;
+
 	_Atomic unsigned events_pending;
 	_Atomic uint64_t events_dropped;
 	uint64_t events_second, events_this_second;
@@ -96,6 +102,7 @@ struct td_pools {
 	struct td_sampler *sampler;
 	struct td_members_file *members;
 	struct ter_bus *bus;
+	bool debug_interface;
 	bool system, by_systemd; /* by_systemd: mounts are units */
 	bool quitting, scanned;
 	struct ter_list list, settles;
@@ -123,6 +130,7 @@ void td_pool_publish(struct td_pool *pool);
 void td_pool_unpublish(struct td_pool *pool);
 void td_pools_publish_plugins(struct td_pools *pools);
 void td_pools_deliver(void *pools, struct td_sample *sample); /* for td_sampler_new() */
+void td_pool_fill_alerts(struct td_pool *pool, struct ter_bus_fs *view); /* pool_alerts.c; the rest of @view is filled */
 
 /* --- life (pool_life.c): *ret_job is the job's number --- */
 int td_pool_start_job(struct td_pool *pool, uint32_t uid, const struct ter_bus_start *start, uint64_t *ret_job, struct ter_error *error);
@@ -155,6 +163,10 @@ void td_pool_read_superblock(struct td_pool *pool, struct ter_bus_call *call);
 int td_pool_fsck(struct td_pool *pool, uint32_t uid, bool repair, uint64_t *ret_job, struct ter_error *error);
 void td_pool_list_damaged(struct td_pool *pool, uint64_t from_inum, unsigned limit, struct ter_bus_call *call); /* pool_damage.c */
 void td_pool_clear_damage(struct td_pool *pool, unsigned dev_major, unsigned dev_minor, uint64_t inum, struct ter_bus_call *call);
+/* Are there files that lost data? Looks by a job, and again as long as there are some, for they may be deleted; a running pool only. */
+void td_pool_look_for_damage(struct td_pool *pool);
+void td_pool_damage_told(struct td_pool *pool); /* one was met; its note is on its way to the record */
+void td_pool_forget_damage(struct td_pool *pool); /* it does not run any more */
 void td_pool_on_event(void *pool, struct ter_fs *fs, const struct ter_fs_event *event); /* ter_fs_event_fn */
 
 /* --- mounts (pool_mount.c, mount_unit.c) --- */

@@ -5,6 +5,8 @@
 #include <limits.h>
 #include <stdio.h>
 
+#include "device_info.h"
+
 bool td_paths_has(const struct td_paths *paths, const char *path)
 {
 	for (unsigned i = 0; i < paths->nr; i++)
@@ -75,6 +77,8 @@ static void look(const struct ter_env *env, struct td_found *found)
 	found->r = ter_fs_probe(env, found->path, &found->probe, NULL);
 	if (found->r >= 0)
 		found->r = ter_bdev_node_of(found->path, &found->node);
+	if (found->r >= 0 && found->probe.is_member)
+		found->hardware = td_device_info(found->path); /* without memory it is not known */
 }
 
 int td_scan_run(const struct ter_env *env, const struct td_paths *paths, const struct ter_job_ctl *job, struct td_scan *scan)
@@ -105,6 +109,7 @@ void td_scan_free(struct td_scan *scan)
 	for (unsigned i = 0; i < scan->nr; i++) {
 		ter_probe_free(&scan->found[i].probe);
 		free(scan->found[i].path);
+		free(scan->found[i].hardware);
 	}
 	free(scan->found);
 	*scan = (struct td_scan){ 0 };

@@ -3,6 +3,7 @@
 #ifndef TD_SCAN_H
 #define TD_SCAN_H
 
+#include "dbus/bus.h"
 #include "io/io.h"
 #include "super/fs.h"
 
@@ -24,6 +25,7 @@ struct td_found {
 	struct ter_bdev_node node;
 	int r; /* negative: it could not be looked at */
 	struct ter_probe probe;
+	struct ter_bus_hardware *hardware; /* of a member; NULL otherwise */
 };
 struct td_scan {
 	struct td_found *found;

@@ -306,7 +306,7 @@ static int set_up(struct service *s, struct ter_error *error)
 	s->jobs.on_end_arg = s;
 	s->pools = (struct td_pools){
 		.engine = engine, .queue = &s->queue, .jobs = &s->jobs, .sampler = s->sampler, .members = s->members, .system = s->params->system,
-		.by_systemd = s->params->system && sd_booted() > 0,
+		.debug_interface = s->params->debug_interface, .by_systemd = s->params->system && sd_booted() > 0,
 	};
 	td_pools_init(&s->pools);
 	s->pools_up = true;

@@ -8,6 +8,7 @@
 struct td_service_params {
 	struct td_engine *engine;
 	bool system;             /* the system bus and polkit; else the session bus */
+	bool debug_interface;    /* faults may be asked for over the bus */
 	const char *bus_address; /* NULL: the usual one */
 	const char *state_dir;   /* NULL: $STATE_DIRECTORY, /var/lib/terrace or $XDG_STATE_HOME/terrace */
 };

@@ -11,6 +11,11 @@
 static const struct ter_bus_iface *const fs_ifaces[] = {
 	&ter_bus_fs_iface, &ter_bus_fs_usage_iface, &ter_bus_options_iface, &ter_bus_maintenance_iface, NULL,
 };
+#ifdef TERRACE_DEBUG_INTERFACE
+static const struct ter_bus_iface *const fs_debug_ifaces[] = {
+	&ter_bus_fs_iface, &ter_bus_fs_usage_iface, &ter_bus_options_iface, &ter_bus_maintenance_iface, &ter_bus_debug_iface, NULL,
+};
+#endif
 static const struct ter_bus_iface *const device_ifaces[] = { &ter_bus_device_iface, &ter_bus_device_usage_iface, NULL };
 static const struct ter_bus_iface *const plugin_ifaces[] = { &ter_bus_plugin_iface, NULL };
 static const struct ter_bus_iface *const job_ifaces[] = { &ter_bus_job_iface, NULL };
@@ -53,6 +58,10 @@ static int object_add(struct ter_bus *bus, enum ter_bus_kind kind, const char *p
 	object->bus = bus;
 	object->kind = kind;
 	object->ifaces = kinds[kind].ifaces;
+#ifdef TERRACE_DEBUG_INTERFACE
+	if (kind == TER_BUS_FS && bus->host.debug)
+		object->ifaces = fs_debug_ifaces;
+#endif
 	object->view_bytes = kinds[kind].view_bytes;
 	snprintf(object->path, sizeof(object->path), "%s", path);
 	memcpy(object->view, view, object->view_bytes);
@@ -119,12 +128,27 @@ static void remove_object(struct ter_bus *bus, const char *path)
 	object_free(object);
 }
 
+/* Whoever is not connected reads them later. */
+static void tell_alerts(struct ter_bus *bus)
+{
+	(void)sd_bus_emit_properties_changed(bus->sd, TER_BUS_ROOT "/Manager", TER_BUS_PREFIX "Manager", "Alerts", NULL);
+}
+
 int ter_bus_publish_fs(struct ter_bus *bus, const struct ter_bus_fs *view)
 {
 	char path[TER_BUS_PATH_MAX];
+	const struct ter_bus_object *object;
+	bool news;
+	int r;
 
 	ter_bus_fs_path(view->uuid, path);
-	return publish(bus, TER_BUS_FS, path, view);
+	object = ter_bus_find(bus, path);
+	news = !object ? view->alerts.nr > 0 : memcmp(&object->view->fs.alerts, &view->alerts, sizeof(view->alerts)) != 0 ||
+	       (view->alerts.nr && strcmp(object->view->fs.label, view->label) != 0);
+	r = publish(bus, TER_BUS_FS, path, view);
+	if (r >= 0 && news)
+		tell_alerts(bus);
+	return r;
 }
 
 int ter_bus_publish_device(struct ter_bus *bus, const struct ter_bus_device *view)
@@ -139,8 +163,15 @@ void ter_bus_remove_fs(struct ter_bus *bus, const char *uuid)
 {
 	char path[TER_BUS_PATH_MAX];
 
+	const struct ter_bus_object *object;
+	bool news;
+
 	ter_bus_fs_path(uuid, path);
+	object = ter_bus_find(bus, path);
+	news = object && object->view->fs.alerts.nr;
 	remove_object(bus, path);
+	if (news)
+		tell_alerts(bus);
 }
 
 void ter_bus_remove_device(struct ter_bus *bus, const char *uuid)

@@ -18,6 +18,7 @@
 #include <systemd/sd-bus.h>
 
 #include "super/fs.h"
+#include "util/fault.h"
 #include "util/uuid.h"
 
 #define TER_BUS_NAME "org.terracefs.Terrace1"
@@ -30,6 +31,11 @@
 #define TER_BUS_LINES_MAX 32      /* sentences in a job's result */
 #define TER_BUS_LINE_MAX 320
 #define TER_BUS_DAMAGED_MAX 256u  /* files in one answer */
+#define TER_BUS_ALERTS_MAX 24     /* of one filesystem */
+#define TER_BUS_ALERT_ID_MAX 64
+#define TER_BUS_HARDWARE_MAX 128  /* of a model, of a serial number */
+#define TER_BUS_SYMLINKS_MAX 16   /* of one device; udev may make more */
+#define TER_BUS_SYMLINK_MAX 256
 #define TER_BUS_RETENTION_US (600 * 1000000ull) /* how long a finished job stays */
 
 struct ter_bus;
@@ -58,6 +64,17 @@ struct ter_bus_plugin_need {
 	char kind[TER_BUS_WORD_MAX], name[TERRACE_NAME_MAX + 1];
 	uint8_t slot;
 	bool available;
+};
+
+/* What somebody should know, and do something about. No file names: everyone can read it. */
+struct ter_bus_alert {
+	char id[TER_BUS_ALERT_ID_MAX]; /* the same while it stands; unique in its filesystem */
+	char severity[TER_BUS_WORD_MAX], message[TER_ERROR_TEXT_MAX];
+	uint64_t since_us;
+};
+struct ter_bus_alerts {
+	unsigned nr;
+	struct ter_bus_alert alert[TER_BUS_ALERTS_MAX];
 };
 
 struct ter_bus_fs {
@@ -94,6 +111,7 @@ struct ter_bus_fs {
 	} passes;
 	uint64_t error_count, dropped;
 	char last_error[TER_ERROR_TEXT_MAX];
+	struct ter_bus_alerts alerts;
 	struct ter_options options;
 	struct {
 		char word[TER_OPTION_ID_MAX][12]; /* by option id: default, superblock, runtime */
@@ -101,16 +119,27 @@ struct ter_bus_fs {
 	struct ter_bus_usage usage;
 };
 
+/* What the machine knows of the device; all empty for a file, or where nobody knows. */
+struct ter_bus_hardware {
+	char model[TER_BUS_HARDWARE_MAX], serial[TER_BUS_HARDWARE_MAX];
+	bool rotational;
+	struct {
+		unsigned nr;
+		char path[TER_BUS_SYMLINKS_MAX][TER_BUS_SYMLINK_MAX]; /* absolute, sorted */
+	} symlinks;
+};
+
 struct ter_bus_device {
 	char uuid[TER_UUID_TEXT_BYTES], fs[TER_UUID_TEXT_BYTES];
 	uint32_t index;
 	char path[PATH_MAX];
 	char state[TER_BUS_WORD_MAX];
-	bool online, present, rotational, discard;
+	bool online, present, discard;
 	char label[TER_LABEL_MAX + 1];
 	uint8_t durability;
 	uint64_t size, bucket_size, buckets, journal_buckets, last_seen_us;
 	uint64_t read_errors, write_errors, checksum_errors, flush_errors, errors_since_us, data_at_risk;
+	struct ter_bus_hardware hardware;
 	struct ter_bus_usage usage;
 };
 
@@ -145,7 +174,12 @@ struct ter_bus_job {
 	char phase[TER_BUS_WORD_MAX];
 	double progress;
 	bool progress_valid, cancelable;
-	uint64_t start_us, end_us;
+	struct {
+		uint64_t done;   /* in all phases so far: paths, pointers, btrees … */
+		uint64_t errors; /* contradictions that fsck found */
+		bool has_errors;
+	} counters;
+	uint64_t start_us, end_us, expected_end_us;
 	uint32_t uid;
 	char fs[TER_UUID_TEXT_BYTES]; /* what it works on; "" nothing yet */
 	struct ter_bus_job_result result;
@@ -180,6 +214,8 @@ struct ter_bus_create {
 struct ter_bus_start {
 	int degraded; /* TER_DEGRADED_*, -1: the option */
 	bool read_only;
+	bool check;       /* everything, before anything is written */
+	bool no_recovery; /* what a crash left is replayed in memory only */
 	uint32_t wait_missing_s;
 };
 struct ter_bus_mount {
@@ -205,6 +241,7 @@ struct ter_bus_option {
 struct ter_bus_host {
 	void *arg;
 	bool system;         /* the system bus: polkit decides; else the bus's owner may do everything */
+	bool debug;          /* the interface Debug is offered; only in builds that have it */
 	const char *version; /* the program's */
 	const struct ter_codecs *codecs;
 
@@ -215,6 +252,8 @@ struct ter_bus_host {
 	int (*set_access)(void *arg, const struct ter_bus_who *who, const char *fs, bool read_only, uint64_t *ret_job, struct ter_error *error);
 	int (*fsck)(void *arg, const struct ter_bus_who *who, const char *fs, bool repair, uint64_t *ret_job, struct ter_error *error);
 	int (*force_read_only)(void *arg, const struct ter_bus_who *who, const char *fs, const char *reason, struct ter_error *error);
+	int (*set_fault)(void *arg, const struct ter_bus_who *who, const char *point, const struct ter_fault_rule *rule, struct ter_error *error);
+	void (*clear_faults)(void *arg, const struct ter_bus_who *who);
 	int (*job_cancel)(void *arg, uint64_t job, struct ter_error *error);
 	int (*job_dismiss)(void *arg, uint64_t job, struct ter_error *error);
 

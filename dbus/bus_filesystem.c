@@ -81,6 +81,21 @@ static TER_BUS_GETTER(get_passes)
 	return r < 0 ? r : sd_bus_message_close_container(reply);
 }
 
+static TER_BUS_GETTER(get_alerts)
+{
+	const struct ter_bus_alerts *alerts = userdata;
+	int r = sd_bus_message_open_container(reply, 'a', "(ssst)");
+
+	for (unsigned i = 0; i < alerts->nr && r >= 0; i++) {
+		const struct ter_bus_alert *alert = &alerts->alert[i];
+		char text[TER_ERROR_TEXT_MAX];
+
+		ter_bus_utf8(alert->message, text, sizeof(text));
+		r = sd_bus_message_append(reply, "(ssst)", alert->id, alert->severity, text, alert->since_us);
+	}
+	return r < 0 ? r : sd_bus_message_close_container(reply);
+}
+
 /* --- methods --- */
 
 /* Every handler here: arguments, options, access; then one call of the host. */
@@ -134,7 +149,12 @@ static int method_start(sd_bus_message *m, void *userdata, sd_bus_error *error)
 	struct ter_bus_start start = { .degraded = -1 };
 	const char *degraded = NULL;
 	const struct ter_bus_opt opts[] = {
-		{ "degraded", 's', &degraded }, { "read-only", 'b', &start.read_only }, { "wait-missing", 'u', &start.wait_missing_s }, { 0 },
+		{ "degraded", 's', &degraded },
+		{ "read-only", 'b', &start.read_only },
+		{ "wait-missing", 'u', &start.wait_missing_s },
+		{ "fsck", 'b', &start.check },
+		{ "no-recovery", 'b', &start.no_recovery },
+		{ 0 },
 	};
 	struct ter_error why = { 0 };
 	uint64_t job = 0;
@@ -415,7 +435,8 @@ static int method_read_superblock(sd_bus_message *m, void *userdata, sd_bus_erro
 	x("RecoveryPasses", "a(sst)", get_passes, passes, P_EMITS)                                                     \
 	x("ErrorCount", "t", ter_bus_get_u64, error_count, P_EMITS)                                                    \
 	x("LastError", "s", ter_bus_get_path, last_error, P_EMITS)                                                     \
-	x("Dropped", "t", ter_bus_get_u64, dropped, P_EMITS)
+	x("Dropped", "t", ter_bus_get_u64, dropped, P_EMITS)                                                           \
+	x("Alerts", "a(ssst)", get_alerts, alerts, P_EMITS)
 
 static const sd_bus_vtable vtable[] = {
 	SD_BUS_VTABLE_START(0),

@@ -120,19 +120,17 @@ static TER_BUS_GETTER(get_details)
 	return r < 0 ? r : sd_bus_message_close_container(reply);
 }
 
-static int append_counters(sd_bus_message *m, const struct ter_bus_job *job)
-{
-	int r;
-
-	r = sd_bus_message_open_container(m, 'a', "{st}");
-	if (r >= 0 && job->result.has_found)
-		r = sd_bus_message_append(m, "{st}", "errors", job->result.found);
-	return r < 0 ? r : sd_bus_message_close_container(m);
-}
-
 static TER_BUS_GETTER(get_counters)
 {
-	return append_counters(reply, ter_container_of((struct ter_bus_job_result *)userdata, struct ter_bus_job, result));
+	const struct ter_bus_job *job = ter_container_of((__typeof__(((struct ter_bus_job *)NULL)->counters) *)userdata, struct ter_bus_job, counters);
+	int r;
+
+	r = sd_bus_message_open_container(reply, 'a', "{st}");
+	if (r >= 0 && job->counters.done)
+		r = sd_bus_message_append(reply, "{st}", "done", job->counters.done);
+	if (r >= 0 && job->counters.has_errors)
+		r = sd_bus_message_append(reply, "{st}", "errors", job->counters.errors);
+	return r < 0 ? r : sd_bus_message_close_container(reply);
 }
 
 /* --- methods --- */
@@ -221,8 +219,9 @@ static int method_wait(sd_bus_message *m, void *userdata, sd_bus_error *error)
 	x("State", "s", get_state, state, P_EMITS)                                                                     \
 	x("Description", "s", ter_bus_get_str, description, P_CONST)                                                   \
 	x("Phase", "s", ter_bus_get_str, phase, P_EMITS)                                                               \
-	x("Counters", "a{st}", get_counters, result, P_EMITS)                                                          \
+	x("Counters", "a{st}", get_counters, counters, P_EMITS)                                                        \
 	x("EndTime", "t", ter_bus_get_u64, end_us, P_EMITS)                                                            \
+	x("ExpectedEndTime", "t", ter_bus_get_u64, expected_end_us, P_EMITS)                                           \
 	x("Result", "a{sv}", get_result, result, P_EMITS)                                                              \
 	x("Error", "s", get_error, error_kind, P_EMITS)                                                                \
 	x("ErrorMessage", "s", get_error_message, error_message, P_EMITS)                                              \
@@ -233,10 +232,9 @@ static const sd_bus_vtable vtable[] = {
 #define x(name, sig, get, field, flags) SD_BUS_PROPERTY(name, sig, get, FIELD(field), flags),
 	JOB_PROPS(x)
 #undef x
-	/* 0 means unknown: no job counts bytes. */
+	/* 0 means unknown: no job counts bytes; what fsck counts is in Counters. */
 	SD_BUS_PROPERTY("Bytes", "t", ter_bus_get_zero_u64, 0, P_EMITS),
 	SD_BUS_PROPERTY("Rate", "t", ter_bus_get_zero_u64, 0, P_EMITS),
-	SD_BUS_PROPERTY("ExpectedEndTime", "t", ter_bus_get_zero_u64, 0, P_EMITS),
 	SD_BUS_PROPERTY("Pausable", "b", ter_bus_get_zero, 0, P_EMITS),
 	SD_BUS_PROPERTY("Resumable", "b", ter_bus_get_zero, 0, P_CONST),
 	SD_BUS_METHOD_WITH_ARGS("Cancel", SD_BUS_ARGS("a{sv}", opts), SD_BUS_NO_RESULT, method_cancel, SD_BUS_VTABLE_UNPRIVILEGED),

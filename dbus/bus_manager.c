@@ -4,8 +4,10 @@
 
 #include "dbus/bus_priv.h"
 
+#define ALERTS_MAX 256u /* in the list of all filesystems */
+
 /* What a client may rely on; a member of the interface that is not built is absent. */
-static const char *const features[] = { "create", "mount", "attach-fuse", "options", "usage", "fsck", "plugins", "jobs" };
+static const char *const features[] = { "create", "mount", "attach-fuse", "options", "usage", "fsck", "plugins", "jobs", "alerts" };
 
 static TER_BUS_GETTER(get_version)
 {
@@ -90,9 +92,39 @@ static TER_BUS_GETTER(get_privileged)
 	return sd_bus_message_append(reply, "b", bus->host.system);
 }
 
+static TER_BUS_GETTER(get_fault_injection)
+{
+	const struct ter_bus *bus = userdata;
+
+	return sd_bus_message_append(reply, "b", bus->host.debug);
+}
+
 static TER_BUS_GETTER(get_retention)
 {
 	return sd_bus_message_append(reply, "t", (uint64_t)TER_BUS_RETENTION_US);
+}
+
+/* Of all filesystems, as one list: whoever watches the machine watches one property. */
+static TER_BUS_GETTER(get_alerts)
+{
+	const struct ter_bus *bus = userdata;
+	struct ter_bus_object *object;
+	char text[TER_ERROR_TEXT_MAX];
+	unsigned nr = 0;
+	int r;
+
+	r = sd_bus_message_open_container(reply, 'a', "(sssost)");
+	ter_list_for_each(object, &bus->objects, link) {
+		const struct ter_bus_alerts *alerts = &object->view->fs.alerts;
+
+		for (unsigned i = 0; object->kind == TER_BUS_FS && i < alerts->nr && nr < ALERTS_MAX && r >= 0; i++, nr++) {
+			const struct ter_bus_alert *alert = &alerts->alert[i];
+
+			ter_bus_utf8(alert->message, text, sizeof(text));
+			r = sd_bus_message_append(reply, "(sssost)", alert->id, alert->severity, text, object->path, object->view->fs.label, alert->since_us);
+		}
+	}
+	return r < 0 ? r : sd_bus_message_close_container(reply);
 }
 
 /* --- CreateFilesystem --- */
@@ -430,7 +462,9 @@ const sd_bus_vtable ter_bus_manager_vtable[] = {
 	SD_BUS_PROPERTY("SupportedChecksums", "as", get_checksums, 0, P_EMITS),
 	SD_BUS_PROPERTY("DefaultOptions", "a{sv}", get_default_options, 0, P_EMITS),
 	SD_BUS_PROPERTY("PrivilegedOnly", "b", get_privileged, 0, P_CONST),
+	SD_BUS_PROPERTY("FaultInjection", "b", get_fault_injection, 0, P_CONST),
 	SD_BUS_PROPERTY("JobRetention", "t", get_retention, 0, P_EMITS),
+	SD_BUS_PROPERTY("Alerts", "a(sssost)", get_alerts, 0, P_EMITS),
 	SD_BUS_PROPERTY("OptionSchema", "a{sa{sv}}", ter_bus_option_schema, 0, P_CONST | SD_BUS_VTABLE_PROPERTY_EXPLICIT),
 	SD_BUS_METHOD_WITH_ARGS("CreateFilesystem", SD_BUS_ARGS("a(sa{sv})", devices, "s", label, "a{sv}", fs_options, "a{sv}", opts), SD_BUS_RESULT("o", job),
 				method_create, SD_BUS_VTABLE_UNPRIVILEGED),

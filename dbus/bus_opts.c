@@ -3,7 +3,7 @@
 #include "dbus/bus_priv.h"
 
 static const char *const type_names[256] = {
-	['b'] = "a boolean (b)", ['u'] = "an unsigned number (u)", ['s'] = "a string (s)", ['a'] = "an array of strings (as)",
+	['b'] = "a boolean (b)", ['u'] = "an unsigned number (u)", ['d'] = "a real number (d)", ['s'] = "a string (s)", ['a'] = "an array of strings (as)",
 };
 
 static int read_strv(sd_bus_message *m, struct ter_bus_strv *ret, const char *key, sd_bus_error *error)
@@ -35,6 +35,7 @@ static int read_one(sd_bus_message *m, const struct ter_bus_opt *opt, sd_bus_err
 			*(bool *)opt->ret = flag;
 		return r;
 	case 'u':
+	case 'd':
 	case 's':
 		return sd_bus_message_read_basic(m, opt->type, opt->ret);
 	default:

@@ -73,7 +73,7 @@ struct ter_bus_object *ter_bus_find(struct ter_bus *bus, const char *path);
 
 /* --- interfaces, one file each --- */
 extern const struct ter_bus_iface ter_bus_fs_iface, ter_bus_fs_usage_iface, ter_bus_device_usage_iface, ter_bus_device_iface, ter_bus_options_iface,
-	ter_bus_maintenance_iface, ter_bus_plugin_iface, ter_bus_job_iface;
+	ter_bus_maintenance_iface, ter_bus_plugin_iface, ter_bus_job_iface, ter_bus_debug_iface;
 extern const sd_bus_vtable ter_bus_manager_vtable[];
 int ter_bus_option_schema(sd_bus *sd, const char *path, const char *interface, const char *property, sd_bus_message *reply, void *userdata, sd_bus_error *error);
 
@@ -108,7 +108,7 @@ int ter_bus_append_error_names(sd_bus_message *m);
 /* --- a method's trailing a{sv} (bus_opts.c) --- */
 struct ter_bus_opt {
 	const char *key;
-	char type; /* 'b' bool, 'u' uint32_t, 's' const char *, 'a' struct ter_bus_strv */
+	char type; /* 'b' bool, 'u' uint32_t, 'd' double, 's' const char *, 'a' struct ter_bus_strv */
 	void *ret; /* set only when given */
 };
 #define TER_BUS_STRV_MAX 64
@@ -135,6 +135,7 @@ int ter_bus_read_opts(sd_bus_message *m, const struct ter_bus_opt *opts, struct 
 	x(SET_OPTIONS, "set-options")                                                                                  \
 	x(MAINTENANCE, "maintenance")                                                                                  \
 	x(INSPECT, "inspect")                                                                                          \
+	x(DEBUG, "debug")                                                                                              \
 	x(CANCEL_OWN_JOB, "cancel-own-job")                                                                            \
 	x(CANCEL_OTHER_JOB, "cancel-other-job")                                                                        \
 	x(ROOT, "") /* root alone, whatever polkit thinks */

@@ -30,6 +30,8 @@ static bool rule_says_fail(struct ter_fault_point *point)
 	point->calls++;
 	if (point->calls < rule->nth || (rule->times && point->fired >= rule->times))
 		return false;
+	if (rule->interval > 1 && (point->calls - ter_max(rule->nth, (uint64_t)1)) % rule->interval)
+		return false;
 	if (rule->probability_ppm && next_random(&point->random) % PPM >= rule->probability_ppm)
 		return false;
 	point->fired++;

@@ -19,6 +19,7 @@
 
 struct ter_fault_rule {
 	uint64_t nth;		  /* the first call that may fail: 1 is the next one; 0 counts as 1 */
+	uint64_t interval;	  /* 3: each third of the calls from @nth on may fail; 0 counts as 1 */
 	uint64_t times;		  /* how often it fails; 0: without end */
 	int err;		  /* positive errno; 0: the point's own */
 	uint32_t probability_ppm; /* of each call from @nth on; 0 counts as 1000000 (always) */

@@ -6,11 +6,30 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define MOUNT_LINE_MAX 8192
+#define MOUNT_LINE_MAX (16 * PATH_MAX) /* root and mount point, each byte of which may be written as four, and options */
+
+/* A path as mountinfo writes it: space, tab, newline and backslash are \NNN there. In place. */
+static void unescape(char *path)
+{
+	char *to = path;
+
+	for (const char *from = path; *from; to++) {
+		unsigned code;
+
+		if (from[0] == '\\' && sscanf(from + 1, "%3o", &code) == 1 && code > 0 && code <= 0377 && strspn(from + 1, "01234567") >= 3) {
+			*to = (char)code;
+			from += 4;
+		} else {
+			*to = *from++;
+		}
+	}
+	*to = 0;
+}
 
 /* One line of /proc/self/mountinfo whose mount point is @where: its major:minor and type. */
 static bool find_mount(const char *where, char dev[32], char type[64])
@@ -22,10 +41,13 @@ static bool find_mount(const char *where, char dev[32], char type[64])
 	if (!f)
 		return false;
 	while (fgets(line, sizeof(line), f)) {
-		char point[PATH_MAX], d[32];
+		char point[4 * PATH_MAX], d[32];
 		const char *dash = strstr(line, " - ");
 
-		if (!dash || sscanf(line, "%*d %*d %31s %*s %4095s", d, point) != 2 || strcmp(point, where) != 0)
+		if (!dash || sscanf(line, "%*d %*d %31s %*s %16383s", d, point) != 2)
+			continue;
+		unescape(point);
+		if (strcmp(point, where) != 0)
 			continue;
 		snprintf(dev, 32, "%s", d); /* the last one is the topmost */
 		if (sscanf(dash + 3, "%63s", type) == 1)
@@ -43,22 +65,35 @@ bool td_mount_is(const char *where, unsigned dev_major, unsigned dev_minor)
 	return find_mount(where, dev, type) && strcmp(dev, wanted) == 0;
 }
 
-static int check_where(const char *where, struct ter_error *error)
+static int check_mounted(const char *where, struct ter_error *error)
 {
 	char dev[32], type[64];
+
+	if (!find_mount(where, dev, type))
+		return 0;
+	return ter_fail(error, TER_ERR_ALREADY_MOUNTED, "Something is mounted at '%s' already (%s). Unmount it or choose another directory.", where, type);
+}
+
+int td_mount_check(const char *where, struct ter_error *error)
+{
+	char real[PATH_MAX];
 	struct dirent *e;
 	struct stat st;
 	bool empty = true;
 	DIR *dir;
+	int r;
 
 	if (where[0] != '/')
 		return ter_fail(error, TER_ERR_INVALID_ARGUMENT, "'%s' is not an absolute path.", where);
 	/* Looked up before the directory is touched: a mount there whose daemon is gone would answer with an error of its own. */
-	if (find_mount(where, dev, type) && strncmp(type, "fuse", 4) == 0)
-		return ter_fail(error, TER_ERR_ALREADY_MOUNTED, "Something is mounted at '%s' already (%s). Unmount it or choose another directory.",
-				where, type);
-	if (stat(where, &st) < 0)
+	r = check_mounted(where, error);
+	if (r < 0)
+		return r;
+	if (!realpath(where, real) || stat(real, &st) < 0)
 		return ter_fail_errno(error, -errno, "The mount point '%s' cannot be used: %s.", where, strerror(errno));
+	r = check_mounted(real, error); /* which mount(2) takes, whatever links lead there */
+	if (r < 0)
+		return r;
 	if (!S_ISDIR(st.st_mode))
 		return ter_fail(error, TER_ERR_INVALID_ARGUMENT, "The mount point '%s' is not a directory.", where);
 	dir = opendir(where);
@@ -78,7 +113,7 @@ int td_mount(const char *where, const struct td_mount_options *options, int *ret
 	char data[256];
 	int fd, r;
 
-	r = check_where(where, error);
+	r = td_mount_check(where, error);
 	if (r < 0)
 		return r;
 	fd = open("/dev/fuse", O_RDWR | O_CLOEXEC);

@@ -10,8 +10,10 @@ struct td_mount_options {
 	bool read_only, nosuid, nodev, noexec, noatime;
 	bool owner_only;      /* no allow_other */
 };
+/* What td_mount() asks of @where, with its errors. For who has something to do before. */
+int td_mount_check(const char *where, struct ter_error *error);
 /*
- * @where: an absolute path of an existing empty directory that is no mount point of a Terrace filesystem. Errors: NOT_FOUND, INVALID_ARGUMENT (a file, relative), BUSY (not empty),
+ * @where: an absolute path of an existing empty directory at which nothing is mounted. Errors: NOT_FOUND, INVALID_ARGUMENT (a file, relative), BUSY (not empty),
  * ALREADY_MOUNTED, NOT_AUTHORIZED, NOT_SUPPORTED (no /dev/fuse). *ret_fd: the mounted descriptor.
  */
 int td_mount(const char *where, const struct td_mount_options *options, int *ret_fd, struct ter_error *error);

@@ -34,7 +34,7 @@ struct ctl {
 	bool json, quiet, force, lazy, no_ask, repair;
 	const char *label, *degraded, *compression, *checksum, *options; /* NULL: not given */
 	unsigned replicas;
-	bool read_only;
+	bool read_only, check, dry;
 };
 
 /* --- ctl_bus.c --- */

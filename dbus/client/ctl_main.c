@@ -46,6 +46,8 @@ static void print_help(void)
 		 "  --force                format: overwrite what is there\n"
 		 "  --degraded=WHEN        start, mount: ask, yes, very or no\n"
 		 "  --read-only            start, mount: change nothing\n"
+		 "  --check                start, mount: check everything before anything is written\n"
+		 "  --dry                  start, mount: write nothing at all, not even what a crash left to be recovered\n"
 		 "  --lazy                 unmount: even when in use\n"
 		 "  -n                     fsck: change nothing (the default)\n"
 		 "  -y, --repair           fsck: repair what is found; the filesystem must be stopped\n"
@@ -70,7 +72,7 @@ static int usage(const char *fmt, const char *what)
 
 int main(int argc, char **argv)
 {
-	enum { SYSTEM = 256, SESSION, ADDRESS, JSON, QUIET, NO_ASK, LABEL, REPLICAS, COMPRESSION, CHECKSUM, OPTIONS, FORCE, DEGRADED, READ_ONLY, LAZY,
+	enum { SYSTEM = 256, SESSION, ADDRESS, JSON, QUIET, NO_ASK, LABEL, REPLICAS, COMPRESSION, CHECKSUM, OPTIONS, FORCE, DEGRADED, READ_ONLY, CHECK, DRY, LAZY,
 	       REPAIR, VERSION, HELP };
 	static const struct option options[] = {
 		{ "system", no_argument, NULL, SYSTEM },
@@ -88,6 +90,8 @@ int main(int argc, char **argv)
 		{ "force", no_argument, NULL, FORCE },
 		{ "degraded", required_argument, NULL, DEGRADED },
 		{ "read-only", no_argument, NULL, READ_ONLY },
+		{ "check", no_argument, NULL, CHECK },
+		{ "dry", no_argument, NULL, DRY },
 		{ "lazy", no_argument, NULL, LAZY },
 		{ "repair", no_argument, NULL, REPAIR },
 		{ "version", no_argument, NULL, VERSION },
@@ -154,6 +158,12 @@ int main(int argc, char **argv)
 			break;
 		case READ_ONLY:
 			ctl.read_only = true;
+			break;
+		case CHECK:
+			ctl.check = true;
+			break;
+		case DRY:
+			ctl.dry = true;
 			break;
 		case LAZY:
 			ctl.lazy = true;

@@ -166,7 +166,7 @@ int ctl_start_pool(struct ctl *ctl, const char *path)
 	if (code != CTL_OK)
 		return code;
 	if (strcmp(state, "running") == 0)
-		return CTL_OK;
+		return ctl->check || ctl->dry ? ctl_fail(_("The filesystem is running already: --check and --dry are for its start. Stop it first.")) : CTL_OK;
 	code = ctl_new_call(ctl, path, FS, "Start", &m);
 	if (code != CTL_OK)
 		return code;
@@ -175,6 +175,10 @@ int ctl_start_pool(struct ctl *ctl, const char *path)
 		r = append_pair(m, "degraded", ctl->degraded);
 	if (r >= 0 && ctl->read_only)
 		r = sd_bus_message_append(m, "{sv}", "read-only", "b", 1);
+	if (r >= 0 && ctl->check)
+		r = sd_bus_message_append(m, "{sv}", "fsck", "b", 1);
+	if (r >= 0 && ctl->dry)
+		r = sd_bus_message_append(m, "{sv}", "no-recovery", "b", 1);
 	if (r >= 0 && ctl->no_ask)
 		r = sd_bus_message_append(m, "{sv}", "auth.no_user_interaction", "b", 1);
 	if (r >= 0)
@@ -242,7 +246,7 @@ int ctl_cmd_mount(struct ctl *ctl, int argc, char **argv)
 	r = sd_bus_message_append(m, "s", where);
 	if (r >= 0)
 		r = sd_bus_message_open_container(m, 'a', "{sv}");
-	if (r >= 0 && ctl->read_only)
+	if (r >= 0 && (ctl->read_only || ctl->dry))
 		r = sd_bus_message_append(m, "{sv}", "options", "as", 1, "ro");
 	if (r >= 0 && ctl->no_ask)
 		r = sd_bus_message_append(m, "{sv}", "auth.no_user_interaction", "b", 1);

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #define BAR_WIDTH 24
+#define PATH_WIDTH 32
 
 /* --- reading properties into memory: one GetAll for each interface --- */
 
@@ -94,13 +95,36 @@ static void print_bar(uint64_t used, uint64_t all)
 	printf("] %3.0f %%", all ? 100.0 * (double)used / (double)all : 0.0);
 }
 
+/* On one line, whatever names are in it. Returns how many bytes it took. */
+static int print_text(const char *text)
+{
+	int nr = 0;
+
+	for (; *text; text++) {
+		if ((unsigned char)*text < 0x20 || *text == 0x7f) {
+			nr += printf("\\x%02x", (unsigned char)*text);
+		} else {
+			putchar(*text);
+			nr++;
+		}
+	}
+	return nr;
+}
+
+static void print_sentence(const char *text)
+{
+	printf("  ");
+	print_text(text);
+	putchar('\n');
+}
+
 static int print_device(struct ctl *ctl, const char *path)
 {
 	_cleanup_(sd_bus_message_unrefp) sd_bus_message *m = NULL, *usage = NULL;
 	uint64_t errors;
 	char a[32], b[32];
 	bool online, present;
-	int code;
+	int code, columns;
 
 	code = get_all(ctl, path, CTL_IFACE("Device"), &m);
 	if (code == CTL_OK)
@@ -109,7 +133,9 @@ static int print_device(struct ctl *ctl, const char *path)
 		return code;
 	online = boolean(m, "Online");
 	present = online || boolean(m, "Present");
-	printf("    %-32s %-7s ", present ? str(m, "Path") : str(m, "UUID"), present ? str(m, "State") : _("missing"));
+	printf("    ");
+	columns = print_text(present ? str(m, "Path") : str(m, "UUID"));
+	printf("%*s %-7s ", columns < PATH_WIDTH ? PATH_WIDTH - columns : 0, "", present ? str(m, "State") : _("missing"));
 	if (online) {
 		printf("%10s / %-10s ", size_text(u64(usage, "Used"), a), size_text(u64(usage, "Capacity"), b));
 		print_bar(u64(usage, "Used"), u64(usage, "Capacity"));
@@ -195,15 +221,18 @@ static int print_devices(struct ctl *ctl, sd_bus_message *fs)
 	return r < 0 ? ctl_error(NULL, r) : CTL_OK;
 }
 
-/* Alerts a(ssst). */
+/* Alerts a(ssst): each says what is wrong and what to do. */
 static void print_alerts(sd_bus_message *fs)
 {
 	const char *id, *severity, *text;
 	uint64_t since;
 	int r = seek(fs, "Alerts", "a(ssst)") ? sd_bus_message_enter_container(fs, 'a', "(ssst)") : 0;
 
-	while (r > 0 && (r = sd_bus_message_read(fs, "(ssst)", &id, &severity, &text, &since)) > 0)
-		printf("  %s: %s\n", severity, text);
+	while (r > 0 && (r = sd_bus_message_read(fs, "(ssst)", &id, &severity, &text, &since)) > 0) {
+		printf("  %s: ", severity);
+		print_text(text);
+		putchar('\n');
+	}
 }
 
 static void print_mounts(sd_bus_message *fs)
@@ -213,15 +242,6 @@ static void print_mounts(sd_bus_message *fs)
 
 	while (r > 0 && (r = sd_bus_message_read(fs, "s", &where)) > 0)
 		printf("  %s %s\n", _("Mounted at"), where);
-}
-
-static void print_missing(sd_bus_message *fs)
-{
-	const char *uuid;
-	int r = seek(fs, "MissingDevices", "as") ? sd_bus_message_enter_container(fs, 'a', "s") : 0;
-
-	while (r > 0 && (r = sd_bus_message_read(fs, "s", &uuid)) > 0)
-		printf(_("  Missing member %s. Bring it back, or go on with: terracectl start --degraded=yes\n"), uuid);
 }
 
 static int print_usage(struct ctl *ctl, const char *path)
@@ -266,12 +286,11 @@ static int print_filesystem(struct ctl *ctl, const char *path, bool *ret_degrade
 	putchar('\n');
 	message = str(fs, "StateMessage");
 	if (*message)
-		printf("  %s\n", message);
-	message = strcmp(str(fs, "AccessMode"), "emergency-ro") == 0 ? str(fs, "AccessReason") : str(fs, "LastError");
-	if (*message)
-		printf("  %s\n", message);
+		print_sentence(message);
+	message = str(fs, "LastError");
+	if (*message && strcmp(str(fs, "AccessMode"), "emergency-ro") != 0) /* what comes after that stands among the alerts */
+		print_sentence(message);
 	print_mounts(fs);
-	print_missing(fs);
 	print_alerts(fs);
 	if (running)
 		code = print_usage(ctl, path);

@@ -2,6 +2,7 @@
 """A bus, a daemon and members of its own for one test."""
 import contextlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -96,7 +97,7 @@ class Rig:
         self.bus.terminate()
         self.bus.wait()
         for line in open("/proc/self/mountinfo", encoding="utf-8"):
-            where = line.split()[4]
+            where = re.sub(r"\\([0-7]{3})", lambda m: chr(int(m[1], 8)), line.split()[4])
             if where.startswith(self.dir + "/"):
                 subprocess.run(["umount", "-l", where], check=False)
         self.log.close()

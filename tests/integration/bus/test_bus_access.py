@@ -77,6 +77,25 @@ def everyone_may_look_only_root_may_act_without_polkit(rig):
     assert rig.get(fs, "Filesystem", "State") == "running" and rig.get(fs, "Filesystem", "AccessMode") == "rw"
 
 
+def faults_are_for_who_may_debug(rig):
+    if not os.environ.get("TER_DEBUG_INTERFACE"):
+        return SKIP
+    rig.start("--debug-interface")
+    fs = rig.create(rig.files(64), "faulty")
+    nobody = as_nobody(rig)
+    expect_error("NotAuthorized", call, nobody, fs, "Debug", "SetFault", "sa{sv}", "io.read", {})
+    expect_error("NotAuthorized", call, nobody, fs, "Debug", "ClearFaults")
+    assert rig.get(fs, "Debug", "Faults") == {}
+    polkit = Polkit(rig.address, "yes")
+    try:
+        call(nobody, fs, "Debug", "SetFault", "sa{sv}", "super.format", {})
+        call(nobody, fs, "Debug", "ClearFaults")
+    finally:
+        polkit.close()
+    assert [asked[0] for asked in polkit.asked] == [NAME + ".debug"] * 2
+    return None
+
+
 def polkit_decides(rig):
     rig.start()
     fs = rig.create(rig.files(64), "asked")
@@ -132,4 +151,4 @@ if __name__ == "__main__":
     if os.geteuid() != 0:
         print("needs root")
         raise SystemExit(SKIP)
-    main([everyone_may_look_only_root_may_act_without_polkit, polkit_decides, a_polkit_that_hangs_delays_nobody_else], system=True)
+    main([everyone_may_look_only_root_may_act_without_polkit, faults_are_for_who_may_debug, polkit_decides, a_polkit_that_hangs_delays_nobody_else], system=True)

@@ -75,6 +75,35 @@ def options_and_label(rig):
     assert len(rig.fs(fs, "ReadSuperblock", "a{sv}", {})) == 65536
 
 
+def a_start_can_check_or_write_nothing(rig):
+    rig.start()
+    paths = rig.files(64)
+    fs = rig.create(paths, "careful")
+    checks = ("nodes", "space", "pointers", "files")
+
+    def start(**opts):
+        rig.run(fs, "Start", **opts)
+        passes = {name: state for name, state, _ in rig.get(fs, "Filesystem", "RecoveryPasses")}
+        return [passes[c] for c in checks], rig.get(fs, "Filesystem", "AccessMode")
+
+    assert start() == (["not-needed"] * 4, "rw")
+    rig.run(fs, "Stop")
+    assert start(fsck=True) == (["done"] * 4, "rw")
+    rig.end(signal.SIGKILL)
+    rig.start()
+    with open(paths[0], "rb") as f:
+        before = f.read()
+    assert start(no_recovery=True) == (["not-needed"] * 4, "ro")
+    assert "replayed" in rig.get(fs, "Filesystem", "RecoveryPhase") and rig.get(fs, "Filesystem", "RequestedMode") == "ro"
+    rig.run(fs, "Stop")
+    assert start(fsck=True, no_recovery=True) == (["done"] * 4, "ro")
+    rig.run(fs, "Stop")
+    with open(paths[0], "rb") as f:
+        assert f.read() == before, "a start that should write nothing wrote"
+    assert start() == (["not-needed"] * 4, "rw")
+    expect_error("InvalidOption", rig.fs, fs, "Start", "a{sv}", {"fsck": Variant("s", "yes")}, text="fsck")
+
+
 def fsck_counts_and_repairs(rig):
     rig.start()
     fs = rig.create(rig.files(64), "check")
@@ -87,6 +116,10 @@ def fsck_counts_and_repairs(rig):
     expect_error("RepairUnsupported", rig.call, fs, "Maintenance", "Fsck", "a{sv}", {"fix": Variant("s", "ask")})
     assert dict((name, state) for name, state, _ in rig.get(fs, "Filesystem", "RecoveryPasses"))["roots"] == "done"
     rig.run(fs, "Stop")
+    job = rig.call(fs, "Maintenance", "Fsck", "a{sv}", {})
+    rig.wait(job)
+    got = rig.get_all(job, "Job")
+    assert got["Counters"]["done"] > 0 and got["Counters"]["errors"] == 0 and (got["Bytes"], got["Rate"], got["ExpectedEndTime"]) == (0, 0, 0), got
     result = rig.wait(rig.call(fs, "Maintenance", "Fsck", "a{sv}", {"fix": Variant("s", "yes")}))
     assert result["errors"] == 0 and "messages" not in result, result
     expect_error("InvalidOption", rig.call, fs, "Maintenance", "Fsck", "a{sv}", {"fix": Variant("s", "maybe")})
@@ -382,7 +415,7 @@ def many_callers_at_once(rig):
 
 
 if __name__ == "__main__":
-    main([start_and_stop, access_modes, options_and_label, fsck_counts_and_repairs, names_resolve, one_label_twice_is_ambiguous,
+    main([start_and_stop, access_modes, options_and_label, a_start_can_check_or_write_nothing, fsck_counts_and_repairs, names_resolve, one_label_twice_is_ambiguous,
           probe_tells_what_is_there, a_missing_member_is_named_and_can_be_done_without, start_waits_for_missing_members, a_copy_of_a_member_is_kept_out,
           changes_come_before_completed, jobs_stay_and_can_be_dismissed, a_waiting_job_can_be_cancelled, ping_answers_while_a_job_runs,
           sigterm_stops_cleanly_and_a_restart_finds_it, sigterm_during_a_start_ends_cleanly,

@@ -9,6 +9,7 @@ import time
 from bus_rig import MANAGER, SKIP, BusError, can_mount, expect_error, main
 from tiny_dbus import Variant
 
+MS_BIND = 4096
 libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -73,6 +74,34 @@ def bad_mounts_are_refused_by_name(rig):
     expect_error("InvalidArgument", rig.create, [os.path.join(where, "member")], "inside")
     expect_error("InvalidArgument", rig.manager, "Probe", "sa{sv}", os.path.join(where, "member"), {})
     rig.fs(fs, "Unmount", "sa{sv}", where, {})
+
+
+def bind(source, where):
+    assert libc.mount(source.encode(), where.encode(), None, MS_BIND, None) == 0, os.strerror(ctypes.get_errno())
+
+
+def a_place_that_holds_a_mount_is_refused_whatever_it_is_called(rig):
+    fs, empty = pool(rig), mount_point(rig, "empty")
+    for name in ("plain", "two words", "tab\tand\nline", "back\\slash", "\\040"):
+        where = mount_point(rig, name)
+        bind(empty, where)  # no type of its own, and nothing in it
+        link = os.path.join(rig.dir, "link")
+        os.symlink(where, link)
+        try:
+            for there in (where, link):
+                expect_error("AlreadyMounted", rig.fs, fs, "Mount", "sa{sv}", there, {}, text=where)
+            assert rig.state(fs) == "stopped", "it was started for a place that cannot be mounted on"
+        finally:
+            os.unlink(link)
+            subprocess.run(["umount", where], check=True)
+        assert rig.fs(fs, "Mount", "sa{sv}", where, {}) == where
+        with open(os.path.join(where, "file"), "w", encoding="utf-8") as f:
+            f.write(name)
+        fd = os.open(os.path.join(where, "file"), os.O_PATH)
+        rig.call(fs, "Maintenance", "ClearDamage", "ha{sv}", 0, {}, fds=[fd])  # it is found among the mounts by this name
+        os.close(fd)
+        rig.fs(fs, "Unmount", "sa{sv}", where, {})
+        rig.run(fs, "Stop")
 
 
 def a_place_is_chosen(rig):
@@ -235,5 +264,5 @@ if __name__ == "__main__":
     if not can_mount():
         print("needs root and /dev/fuse")
         raise SystemExit(SKIP)
-    main([mount_starts_and_unmount_ends, bad_mounts_are_refused_by_name, a_place_is_chosen, unmounted_by_somebody_else, a_descriptor_can_be_handed_over,
+    main([mount_starts_and_unmount_ends, bad_mounts_are_refused_by_name, a_place_that_holds_a_mount_is_refused_whatever_it_is_called, a_place_is_chosen, unmounted_by_somebody_else, a_descriptor_can_be_handed_over,
           force_stops_under_open_files, sigterm_while_mounted_and_written_to, ping_and_sync_while_files_are_written, mounts_race])

@@ -156,6 +156,8 @@ def strange_names_stay_on_their_line(rig):
     odd = rig.file("odd\n\x1b[2Jname")
     rig.ctl_refused("odd\\x0a\\x1b[2Jname/x", "format", odd + "/x")
     rig.ctl("format", "--label=odd", odd)
+    status = rig.ctl("status", "odd").stdout
+    assert "odd\\x0a\\x1b[2Jname " in status and "\x1b" not in status, status
     rig.ctl_refused("odd\\x0a", "format", odd)
     rig.ctl_refused("\\xff", "format", os.fsencode(rig.dir) + b"/\xff")
     os.symlink(os.fsencode(rig.file("plain")), os.fsencode(rig.dir) + b"/link")

@@ -155,6 +155,9 @@ def synced_files_survive_a_killed_daemon(d):
     d.ctl("--degraded=yes", "mount", "k", d.mnt)
     compare(describe_tree("/usr/include/linux", nlink_of_dirs=False), describe_tree(d.mnt + "/linux", nlink_of_dirs=False), "without a member")
     check(d.ctl("--quiet", "status", "k", ok=False).returncode == 4, "exit code of a degraded status")
+    text = d.ctl("status", "k", ok=False).stdout
+    uuid = json.loads(d.ctl("status", "--json", "k", ok=False).stdout)[0]["Filesystem"]["MissingDevices"][0]
+    check("warning: Filesystem 'k' runs without member 2 (%s)" % uuid in text and text.count("missing") == 1, "the alert of a degraded status: " + text)
 
 
 @with_daemon

@@ -46,6 +46,20 @@ def listed(d, wanted):
         time.sleep(0.05)
 
 
+def alerted(d, wanted):
+    """In status, for people and for programs; told in the background."""
+    until = time.monotonic() + 10
+    while True:
+        alerts = {a[0]: a for a in json.loads(d.ctl("status", "--json", "media").stdout)[0]["Filesystem"]["Alerts"]}
+        if ("damaged-files" in alerts) == wanted:
+            break
+        check(time.monotonic() < until, "the alerts are %r" % alerts)
+        time.sleep(0.05)
+    check(("critical: Files of filesystem 'media' have lost data. Which ones: terracectl damaged media." in d.ctl("status", "media").stdout) == wanted, "status for people")
+    if wanted:
+        check(alerts["damaged-files"][1] == "critical" and "jpg" not in str(alerts), "an alert names a file: %r" % alerts)
+
+
 @with_daemon
 def a_lost_file_is_listed_by_name(d):
     files = [d.member("m%d" % i, 128) for i in range(2)]
@@ -62,9 +76,11 @@ def a_lost_file_is_listed_by_name(d):
     check(spoil(files, content) == 512, "not every block of both copies was found on the members")
 
     d.ctl("mount", "media", d.mnt)
+    alerted(d, False)
     lost = d.mnt + "/photos/a.jpg"
     check(read_fails(lost), "a read of lost data succeeds")
     row = listed(d, ["/photos/a.jpg"])[0]
+    alerted(d, True)
     check(row["inode"] == os.stat(lost).st_ino and "no good copy" in row["errors"][0], "what is listed: %r" % row)
     check("photos/a.jpg: no good copy of byte 0" in d.ctl("damaged", "media").stdout, "the list for people")
     with open(d.mnt + "/photos/b.jpg", "rb") as f:
@@ -76,6 +92,7 @@ def a_lost_file_is_listed_by_name(d):
     d.ctl("stop", "media")
     d.ctl("mount", "media", d.mnt)
     listed(d, ["/moved.jpg"])
+    alerted(d, True)  # nobody has read it since the start
     check("Nothing wrong" in d.ctl("fsck", "media").stdout, "fsck")
 
     # Data put back, note taken back; a file elsewhere is not one of this filesystem.
@@ -84,6 +101,7 @@ def a_lost_file_is_listed_by_name(d):
     d.refused("not one on this filesystem's mount", "damaged", "media", files[0])
     d.ctl("damaged", "media", lost)
     listed(d, [])
+    alerted(d, False)
     with open(lost, "rb") as f:
         check(f.read() == content, "what was put back")
     d.ctl("unmount", d.mnt)

@@ -47,6 +47,16 @@ static void the_nth_call_fails_so_often(void **state)
 	assert_int_equal(ter_fault_calls("test.one"), 9); /* kept */
 }
 
+static void a_rule_may_take_each_third_call(void **state)
+{
+	struct ter_fault_rule rule = {.nth = 2, .interval = 3, .times = 3};
+
+	assert_return_code(ter_fault_arm("test.one", &rule), 0);
+	for (uint64_t call = 1; call < 20; call++)
+		assert_int_equal(TER_FAULT(fault_one), call == 2 || call == 5 || call == 8 ? -ENOSPC : 0);
+	assert_int_equal(ter_fault_fired("test.one"), 3);
+}
+
 static void a_rule_may_go_on_and_name_its_error(void **state)
 {
 	struct ter_fault_rule rule = {.nth = 3, .err = ETIMEDOUT};
@@ -178,6 +188,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_teardown(nothing_fails_unless_armed, disarm),
 		cmocka_unit_test_teardown(the_nth_call_fails_so_often, disarm),
+		cmocka_unit_test_teardown(a_rule_may_take_each_third_call, disarm),
 		cmocka_unit_test_teardown(a_rule_may_go_on_and_name_its_error, disarm),
 		cmocka_unit_test_teardown(probability_draws_by_the_seed, disarm),
 		cmocka_unit_test_teardown(bad_rules_and_names_are_refused, disarm),
