@@ -173,6 +173,8 @@ static int parse_serve(struct serve *serve, bool with_dir, int argc, char **argv
 			serve->open.check = true;
 		} else if (strcmp(argv[i], "--read-only") == 0 || strcmp(argv[i], "--dry") == 0) {
 			serve->open.read_only = serve->mount.read_only = true;
+		} else if (strcmp(argv[i], "--noatime") == 0) {
+			serve->mount.noatime = serve->session.noatime = true;
 		} else if (strcmp(argv[i], "--writeback-cache") == 0) {
 			serve->session.writeback_cache = true;
 		} else if (strncmp(argv[i], "--degraded=", 11) == 0) {

@@ -333,7 +333,7 @@ static int parse_mount_option(const char *o, struct attaching *a, struct ter_bus
 	} else if (strcmp(o, "noexec") == 0) {
 		a->options.noexec = true;
 	} else if (strcmp(o, "noatime") == 0) {
-		a->options.noatime = true;
+		a->options.noatime = a->session.noatime = true;
 	} else if (strcmp(o, "writeback-cache") == 0) {
 		a->session.writeback_cache = true;
 	} else if (strncmp(o, "transport=", 10) == 0) {

@@ -49,6 +49,21 @@ void ter_data_set_journal(struct ter_data *data, struct ter_journal *journal)
 	data->registered = NULL; /* another one may lie where the last one lay */
 }
 
+/* As much as there is. */
+static uint64_t hold_back(struct ter_data *data, uint64_t sectors)
+{
+	uint64_t held = 0, part = sectors;
+
+	while (part && held < sectors) {
+		part = ter_min(part, sectors - held);
+		if (ter_alloc_reserve(data->config.alloc, part, data->promise_replicas) >= 0)
+			held += part;
+		else
+			part /= 2;
+	}
+	return held;
+}
+
 /* What RESERVATION keys promise is not given to others. */
 static int load_promise(struct ter_data *data)
 {
@@ -64,9 +79,9 @@ static int load_promise(struct ter_data *data)
 	if (r >= 0) {
 		int64_t sectors = (int64_t)ter_le64_get(*(const ter_le64 *)key.val);
 
-		/* With members missing or full there may be less than was promised; then nothing is held back. */
-		if (sectors > 0 && ter_alloc_reserve(data->config.alloc, (uint64_t)sectors, data->promise_replicas) >= 0)
-			atomic_store(&data->promised_sectors, (uint64_t)sectors);
+		/* With members missing or full there may be less than was promised. */
+		if (sectors > 0)
+			atomic_store(&data->promised_sectors, hold_back(data, (uint64_t)sectors));
 	}
 	ter_trans_exit(&trans);
 	return r == -ENOENT ? 0 : r;

@@ -138,7 +138,7 @@ int ter_file_writeback(struct ter_data *data, struct ter_file *file); /* commit 
  */
 int ter_file_punch(struct ter_data *data, struct ter_file *file, uint64_t from, uint64_t to, int (*first)(struct ter_trans *trans, void *arg),
 		   int (*last)(struct ter_trans *trans, void *arg), void *arg);
-/* fallocate: promise space for the holes in the range. */
+/* fallocate: promise space for the holes in the range. A write there that finds no other space (and may wait) draws on it. */
 int ter_file_reserve_range(struct ter_data *data, struct ter_file *file, uint64_t from, uint64_t to);
 /* SEEK_DATA / SEEK_HOLE: dirty segments count as data, RESERVATION as hole. -ENXIO. */
 int ter_file_seek(struct ter_data *data, struct ter_file *file, uint64_t offset, bool hole, uint64_t *ret_offset);

@@ -191,6 +191,11 @@ enum {
 /* @iov NULL: zeros. The file is held. */
 int ter_file_write_(struct ter_data *data, struct ter_file *file, uint64_t offset, const struct iovec *iov, unsigned iov_nr, size_t bytes, unsigned flags);
 /*
+ * A write for which nothing is left: what fallocate promised for its range becomes its reservation, of @need sectors in all. Keys go, the space that they held is handed on. -ENOSPC: nothing, or
+ * too little, was promised there; then nothing was changed. As ter_file_reserve_range() it waits for write-back of the file.
+ */
+int ter_file_draw_promise_(struct ter_data *data, struct ter_file *file, uint64_t from, uint64_t to, uint8_t replicas, uint64_t need, uint64_t *ret_sectors);
+/*
  * Take [from, to) out of a tree (file->lock held): whole segments go to *dropped (through seg->next), others are cut. Segments in flight stay. Only those with seq <= @upto.
  * -EAGAIN: no free segment to split one (nothing of that one was changed; call again).
  */

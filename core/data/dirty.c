@@ -342,11 +342,20 @@ int ter_file_write_(struct ter_data *data, struct ter_file *file, uint64_t offse
 	uint64_t pos = offset, end = offset + bytes;
 	int r;
 
-	if (bytes <= part_max || (flags & TER_WRITE_NOWAIT))
-		return write_part(data, file, &cursor, pos, end, flags, replicas, NULL);
-	/* More than may be dirty at once: in parts, whose space is reserved before the first is copied. */
-	budget = span_sectors(data, offset, end) + (bytes / part_max + 1) * data->block_sectors;
-	r = ter_alloc_reserve(data->config.alloc, budget, replicas);
+	if (bytes <= part_max || (flags & TER_WRITE_NOWAIT)) {
+		r = write_part(data, file, &cursor, pos, end, flags, replicas, NULL);
+		if (r != -ENOSPC)
+			return r;
+	} else {
+		/* More than may be dirty at once: in parts, whose space is reserved before the first is copied. */
+		budget = span_sectors(data, offset, end) + (bytes / part_max + 1) * data->block_sectors;
+		r = ter_alloc_reserve(data->config.alloc, budget, replicas);
+	}
+	if (r == -ENOSPC && atomic_load(&data->promised_sectors)) {
+		if (flags & TER_WRITE_NOWAIT)
+			return -EAGAIN;
+		r = ter_file_draw_promise_(data, file, offset, end, replicas, span_sectors(data, offset, end), &budget);
+	}
 	if (r < 0)
 		return r;
 	while (r >= 0 && pos < end) {

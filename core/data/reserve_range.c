@@ -3,7 +3,8 @@
  * fallocate: RESERVATION keys for the holes of a range
  *
  * Nothing of the file is in flight meanwhile: an extent that is inserted into the same hole would have a key of its own, and no `old` would tell. The promise is counted
- * (ter_counter_reserved()) and its space held back from others until the key is punched: by data or by a hole.
+ * (ter_counter_reserved()) and its space held back from others until the key is punched: by data or by a hole. A write reserves space of its own besides, so that the promise is kept only if
+ * a write that finds nothing left may draw on it (ter_file_draw_promise_()).
  */
 #include "data/data_priv.h"
 
@@ -154,5 +155,138 @@ int ter_file_reserve_range(struct ter_data *data, struct ter_file *file, uint64_
 		ter_alloc_unreserve(data->config.alloc, budget, data->promise_replicas);
 	still(data, file, false);
 	ter_file_release(file);
+	return r;
+}
+
+/* --- a write draws on it --- */
+
+/* From *pos on, the next stretch of the range that is promised; *pos goes behind it. -ENOENT. */
+static int next_promise(struct ter_trans *trans, const struct reserve_op *op, uint64_t *pos, uint64_t *ret_start, uint64_t *ret_end)
+{
+	struct ter_key key;
+
+	while (*pos < op->end) {
+		int r = ter_extents_next(trans, op->file->inum, op->file->snapshot, *pos, &key);
+
+		if (r < 0)
+			return r;
+		if (ter_key_start(&key) >= op->end)
+			break;
+		*ret_start = ter_max(*pos, ter_key_start(&key));
+		*ret_end = *pos = ter_min(op->end, key.pos.offset);
+		if (key.type == TER_KEY_RESERVATION)
+			return 0;
+	}
+	return -ENOENT;
+}
+
+static int count_promised(const struct reserve_op *op, uint64_t *ret_sectors)
+{
+	uint64_t pos = op->pos, start, end, sectors = 0;
+	struct ter_trans trans;
+	int r;
+
+	ter_trans_init(&trans, op->data->config.btrees, 0);
+	while ((r = next_promise(&trans, op, &pos, &start, &end)) >= 0) {
+		sectors += end - start;
+		ter_trans_reset(&trans);
+	}
+	ter_trans_exit(&trans);
+	*ret_sectors = sectors;
+	return r == -ENOENT ? 0 : r;
+}
+
+static int draw_fn(struct ter_trans *trans, void *arg)
+{
+	struct reserve_op *op = arg;
+	uint64_t pos = op->pos, start, end;
+	struct ter_punch_result res;
+	int r = 0;
+
+	op->sectors = 0;
+	for (unsigned keys = 0; keys < RESERVE_KEYS_MAX; keys++) {
+		r = next_promise(trans, op, &pos, &start, &end);
+		if (r < 0)
+			break;
+		r = ter_extents_stage_punch_(op->data->config.alloc, trans, op->data->sb, op->file->inum, op->file->snapshot, start, end, 1, &res);
+		if (r < 0)
+			break;
+		op->sectors += res.promised_sectors;
+	}
+	if (r < 0 && r != -ENOENT)
+		return ter_maybe_stale(r, &op->stale_tries);
+	op->done_to = r == -ENOENT ? op->end : pos;
+	return op->sectors ? op->file->ops->stage(op->file, trans, 0, -(int64_t)op->sectors) : 0;
+}
+
+/* What load_promise() could not hold back is not there to be handed on. */
+static uint64_t take_promised(struct ter_data *data, uint64_t sectors)
+{
+	uint64_t have = atomic_load(&data->promised_sectors);
+
+	while (!atomic_compare_exchange_weak(&data->promised_sectors, &have, have - ter_min(have, sectors)))
+		;
+	return ter_min(have, sectors);
+}
+
+static int draw_some(struct reserve_op *op)
+{
+	uint64_t seq;
+	int r;
+
+	op->stale_tries = 0;
+	r = ter_trans_run(op->data->config.btrees, TER_TRANS_RECLAIM, draw_fn, op, &seq);
+	if (r < 0)
+		return r;
+	op->pos = op->done_to;
+	if (!op->sectors)
+		return 0;
+	ter_lock_acquire(&op->file->lock);
+	op->file->last_seq = ter_max(op->file->last_seq, seq);
+	ter_lock_release(&op->file->lock);
+	op->file->ops->committed(op->file, 0, -(int64_t)op->sectors, seq);
+	return 0;
+}
+
+/* The space is the caller's before a key goes: nobody can come between. */
+static int draw(struct reserve_op *op, uint8_t replicas, uint64_t need, uint64_t *ret_sectors)
+{
+	struct ter_data *data = op->data;
+	uint64_t promised, taken, more;
+	int r;
+
+	r = count_promised(op, &promised);
+	if (r < 0)
+		return r;
+	taken = take_promised(data, promised);
+	more = need > taken ? need - taken : 0;
+	if (!taken || (more && ter_alloc_reserve(data->config.alloc, more, replicas) < 0)) {
+		atomic_fetch_add(&data->promised_sectors, taken);
+		return -ENOSPC;
+	}
+	while (r >= 0 && op->pos < op->end)
+		r = draw_some(op);
+	if (r >= 0)
+		*ret_sectors = taken + more;
+	else
+		ter_alloc_unreserve(data->config.alloc, taken + more, replicas); /* the journal has stopped, or worse */
+	return r;
+}
+
+int ter_file_draw_promise_(struct ter_data *data, struct ter_file *file, uint64_t from, uint64_t to, uint8_t replicas, uint64_t need, uint64_t *ret_sectors)
+{
+	struct reserve_op op = {
+		.data = data,
+		.file = file,
+		.pos = ter_file_block_down(data, from) >> TER_SECTOR_SHIFT,
+		.end = ter_file_block_up(data, to) >> TER_SECTOR_SHIFT,
+	};
+	int r;
+
+	if (replicas != data->promise_replicas)
+		return -ENOSPC;
+	still(data, file, true);
+	r = draw(&op, replicas, need, ret_sectors);
+	still(data, file, false);
 	return r;
 }

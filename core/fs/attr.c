@@ -31,7 +31,7 @@ static uint32_t without_priv(uint32_t mode)
 
 bool ter_inode_has_priv(const struct ter_inode_attr *attr)
 {
-	return S_ISREG(attr->mode) && (attr->mode != without_priv(attr->mode) || attr->flags & TER_IFLAG_XATTRS);
+	return !S_ISDIR(attr->mode) && (attr->mode != without_priv(attr->mode) || attr->flags & TER_IFLAG_XATTRS);
 }
 
 static int stage_kill_priv(struct ter_trans *trans, struct ter_inode *inode, struct ter_inode_attr *attr)
@@ -146,7 +146,7 @@ static int change_attrs(struct ter_trans *trans, struct setattr *s)
 	r = check_flags(a, s->valid);
 	if (r < 0)
 		return r;
-	if (s->op->kill_priv && s->valid & (TER_SET_UID | TER_SET_GID | TER_SET_SIZE)) {
+	if (s->op->kill_priv && (!(s->valid & ~(unsigned)TER_SET_CTIME) || s->valid & (TER_SET_UID | TER_SET_GID | TER_SET_SIZE))) {
 		r = stage_kill_priv(trans, s->inode, a);
 		if (r < 0)
 			return r;
@@ -275,7 +275,7 @@ int ter_vfs_setattr(struct ter_vfs *vfs, const struct ter_op *op, uint64_t node,
 		return r;
 	s.inode = inode;
 	s.now = ter_vfs_now(vfs);
-	r = valid ? setattr_locked(vfs, &s) : 0;
+	r = valid || op->kill_priv ? setattr_locked(vfs, &s) : 0;
 	if (r >= 0 && ret_attr)
 		ter_inode_fill(inode, ret_attr);
 	ter_inode_unlock(inode);

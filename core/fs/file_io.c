@@ -115,7 +115,7 @@ static int write_locked(struct ter_vfs *vfs, const struct ter_op *op, struct ter
 		return r;
 	}
 	written(inode, offset + bytes, ter_vfs_now(vfs));
-	return 0;
+	return attr.flags & TER_INODE_SYNC ? 1 : 0;
 }
 
 int ter_vfs_write(struct ter_vfs *vfs, const struct ter_op *op, uint64_t node, uint64_t offset, const struct iovec *iov, unsigned iov_nr, bool append)
@@ -177,7 +177,7 @@ int ter_vfs_read(struct ter_vfs *vfs, const struct ter_op *op, uint64_t node, st
 	ter_inode_unlock_shared(inode);
 	if (r < 0)
 		ter_inode_put(inode);
-	else if (atime)
+	else if (atime && !op->noatime)
 		ter_inode_touch_atime(inode);
 	ter_inode_put(inode);
 	return r;

@@ -476,4 +476,5 @@ void ter_inode_fill(struct ter_inode *inode, struct ter_attr *ret)
 		ter_lock_release(&inode->file.lock);
 	}
 	ter_inode_to_attr(&attr, inode->file.inum, dirty_bytes, inode->vfs->config.sb->sb->options.block_size, ret);
+	ret->dirty = dirty_bytes != 0;
 }

@@ -11,8 +11,10 @@ static int lookup_dots(struct ter_vfs *vfs, const struct ter_op *op, struct ter_
 	struct ter_inode_attr attr = ter_inode_attr(dir);
 	int r;
 
-	if (!ter_attr_is_dir(&attr))
+	if (up && !ter_attr_is_dir(&attr))
 		return -ENOTDIR;
+	if (!up && !attr.nlink)
+		return -ESTALE; /* the kernel knows what somebody has open, and does not ask */
 	if (up) {
 		r = ter_inode_get(vfs, attr.parent_inum, dir->file.snapshot, op->nowait, &parent);
 		if (r < 0)
@@ -78,7 +80,8 @@ int ter_vfs_readlink(struct ter_vfs *vfs, const struct ter_op *op, uint64_t node
 	ter_trans_exit(&trans);
 	if (r < 0)
 		return r;
-	ter_inode_touch_atime(inode);
+	if (!op->noatime)
+		ter_inode_touch_atime(inode);
 	return 0;
 }
 

@@ -267,7 +267,7 @@ int ter_vfs_readdir(struct ter_vfs *vfs, const struct ter_op *op, uint64_t dir, 
 	b->vfs = vfs;
 	b->snapshot = inode->file.snapshot;
 	r = list(b, op, inode, cookie, attrs, cb, arg);
-	if (r >= 0)
+	if (r >= 0 && !op->noatime)
 		ter_inode_touch_atime(inode);
 	return r;
 }

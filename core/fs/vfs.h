@@ -39,6 +39,7 @@ struct ter_op {
 	uint32_t uid, gid;
 	uint32_t umask;
 	bool nowait;     /* -EAGAIN before anything was changed where it would wait */
+	bool noatime;    /* looking moves no access time */
 	bool kill_priv;  /* this write/truncate/chown must clear set-id bits and security.capability */
 	uint64_t request[2]; /* mount incarnation and unique: recorded with changes that cannot be repeated; 0: none */
 };
@@ -51,6 +52,7 @@ struct ter_attr {
 	uint32_t blksize;
 	struct timespec atime, mtime, ctime, btime;
 	uint32_t flags; /* TER_INODE_* */
+	bool dirty;     /* data waits to be written back: blocks is a guess, to be asked again soon */
 };
 
 /* Flags that people set (chattr): the numbers of FS_*_FL in linux/fs.h. */
@@ -94,12 +96,14 @@ void ter_vfs_replay_put(struct ter_vfs *vfs, struct ter_file *file);
 void ter_vfs_replay_put(struct ter_vfs *vfs, struct ter_file *file); /* gives the reference back; dirty data keeps the file by itself */
 
 /* --- operations. All return 0 or a negative errno as Linux has it. @ret_attr may be NULL. --- */
-int ter_vfs_lookup(struct ter_vfs *vfs, const struct ter_op *op, uint64_t parent, const char *name, struct ter_attr *ret_attr); /* also "." and ".." */
+/* Also "." (of any inode: how a handle is opened; -ESTALE: it has no name any more) and ".." (of directories). */
+int ter_vfs_lookup(struct ter_vfs *vfs, const struct ter_op *op, uint64_t parent, const char *name, struct ter_attr *ret_attr);
 int ter_vfs_getattr(struct ter_vfs *vfs, const struct ter_op *op, uint64_t node, struct ter_attr *ret_attr);
 enum {
 	TER_SET_MODE = 1 << 0, TER_SET_UID = 1 << 1, TER_SET_GID = 1 << 2, TER_SET_SIZE = 1 << 3, TER_SET_ATIME = 1 << 4, TER_SET_MTIME = 1 << 5,
 	TER_SET_ATIME_NOW = 1 << 6, TER_SET_MTIME_NOW = 1 << 7, TER_SET_CTIME = 1 << 8, TER_SET_FLAGS = 1 << 9,
 };
+/* @valid 0, or TER_SET_CTIME, with kill_priv: only that, and ctime. */
 int ter_vfs_setattr(struct ter_vfs *vfs, const struct ter_op *op, uint64_t node, const struct ter_attr *attr, unsigned valid, struct ter_attr *ret_attr);
 /* Any kind by the type bits of @mode: regular, directory, symlink (@target), fifo, socket, device (@rdev). */
 int ter_vfs_create(struct ter_vfs *vfs, const struct ter_op *op, uint64_t parent, const char *name, uint32_t mode, uint32_t rdev, const char *target,
@@ -127,6 +131,7 @@ struct ter_dirent {
 };
 int ter_vfs_readdir(struct ter_vfs *vfs, const struct ter_op *op, uint64_t dir, uint64_t cookie, bool attrs, int (*cb)(void *arg, const struct ter_dirent *dirent), void *arg);
 
+/* 1: written, and the file is one to be synced before the caller answers (TER_INODE_SYNC). */
 int ter_vfs_write(struct ter_vfs *vfs, const struct ter_op *op, uint64_t node, uint64_t offset, const struct iovec *iov, unsigned iov_nr, bool append);
 /* read->file is filled here; see data.h. relatime/noatime rules apply as @atime says. */
 int ter_vfs_read(struct ter_vfs *vfs, const struct ter_op *op, uint64_t node, struct ter_read *read, bool atime);
@@ -138,6 +143,7 @@ int ter_vfs_lseek(struct ter_vfs *vfs, const struct ter_op *op, uint64_t node, u
 int ter_vfs_setxattr(struct ter_vfs *vfs, const struct ter_op *op, uint64_t node, const char *name, const void *value, size_t size, int flags);
 ssize_t ter_vfs_getxattr(struct ter_vfs *vfs, const struct ter_op *op, uint64_t node, const char *name, void *value, size_t size);
 ssize_t ter_vfs_listxattr(struct ter_vfs *vfs, const struct ter_op *op, uint64_t node, char *list, size_t size); /* trusted.* only for uid 0 */
+/* -ENODATA; an ACL that is not there is removed all the same, as Linux has it. */
 int ter_vfs_removexattr(struct ter_vfs *vfs, const struct ter_op *op, uint64_t node, const char *name);
 
 /* Nobody outside holds @node any more: if it is unlinked it is reaped (in the background when big). Never waits. */

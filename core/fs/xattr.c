@@ -187,6 +187,11 @@ static int set_fn(struct ter_trans *trans, void *arg)
 	return r < 0 ? r : ter_inode_stage_end(trans, s->inode, &old, &s->attr);
 }
 
+static bool is_acl(const char *name)
+{
+	return !strcmp(name, TER_ACL_ACCESS) || !strcmp(name, TER_ACL_DEFAULT);
+}
+
 static int check_acl_set(const struct ter_inode *inode, const struct set_xattr *s)
 {
 	const bool access = !strcmp(s->name, TER_ACL_ACCESS), def = !strcmp(s->name, TER_ACL_DEFAULT);
@@ -239,19 +244,17 @@ int ter_vfs_setxattr(struct ter_vfs *vfs, const struct ter_op *op, uint64_t node
 		return -EINVAL;
 	if (size > XATTR_BYTES_MAX)
 		return -E2BIG;
-	if (!size && (!strcmp(name, TER_ACL_ACCESS) || !strcmp(name, TER_ACL_DEFAULT))) {
-		int r = ter_vfs_removexattr(vfs, op, node, name); /* an empty list is none */
-
-		return r == -ENODATA ? 0 : r;
-	}
+	if (!size && is_acl(name))
+		return ter_vfs_removexattr(vfs, op, node, name); /* an empty list is none */
 	return change_xattr(vfs, node, &s);
 }
 
 int ter_vfs_removexattr(struct ter_vfs *vfs, const struct ter_op *op, uint64_t node, const char *name)
 {
 	struct set_xattr s = { .op = op, .name = name };
+	int r = change_xattr(vfs, node, &s);
 
-	return change_xattr(vfs, node, &s);
+	return r == -ENODATA && is_acl(name) ? 0 : r;
 }
 
 /* --- reading --- */

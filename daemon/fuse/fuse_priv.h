@@ -13,6 +13,7 @@
 #include "fuse/session.h"
 
 #define TD_CACHE_SECONDS (7 * 86400.0) /* the mount is the only writer: the kernel may keep what it was told */
+#define TD_DIRTY_CACHE_SECONDS 1.0   /* blocks change when data is written back */
 #define TD_MAX_BACKGROUND 64
 #define TD_RING_DEPTH 8
 #define TD_LOOKUP_SHARDS 64u

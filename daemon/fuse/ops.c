@@ -6,7 +6,9 @@ void td_op_init(fuse_req_t req, struct ter_op *op)
 {
 	const struct fuse_ctx *ctx = fuse_req_ctx(req);
 
-	*op = (struct ter_op){ .uid = ctx->uid, .gid = ctx->gid, .umask = ctx->umask, .nowait = td_call->nowait };
+	*op = (struct ter_op){
+		.uid = ctx->uid, .gid = ctx->gid, .umask = ctx->umask, .nowait = td_call->nowait, .noatime = td_req_session(req)->config.noatime,
+	};
 }
 
 int td_errno(int r)
@@ -52,7 +54,7 @@ void td_reply_err(fuse_req_t req, int r)
 void td_entry(const struct ter_attr *attr, struct fuse_entry_param *ret)
 {
 	*ret = (struct fuse_entry_param){
-		.ino = td_wire(attr->node), .generation = attr->generation, .attr_timeout = TD_CACHE_SECONDS, .entry_timeout = TD_CACHE_SECONDS,
+		.ino = td_wire(attr->node), .generation = attr->generation, .attr_timeout = td_attr_seconds(attr), .entry_timeout = TD_CACHE_SECONDS,
 	};
 	td_stat(attr, &ret->attr);
 }
@@ -126,6 +128,7 @@ const struct fuse_lowlevel_ops td_ops = {
 	.fsyncdir = td_op_fsync,
 	.fallocate = td_op_fallocate,
 	.lseek = td_op_lseek,
+	.ioctl = td_op_ioctl,
 	.statfs = td_op_statfs,
 	.readdir = td_op_readdir,
 	.readdirplus = td_op_readdirplus,

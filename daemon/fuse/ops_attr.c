@@ -24,7 +24,7 @@ void td_op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		return;
 	}
 	td_stat(&attr, &st);
-	fuse_reply_attr(req, &st, TD_CACHE_SECONDS);
+	fuse_reply_attr(req, &st, td_attr_seconds(&attr));
 }
 
 static unsigned valid_from(int to_set)
@@ -51,25 +51,27 @@ void td_op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *st, int to_set, 
 		.mode = st->st_mode, .uid = st->st_uid, .gid = st->st_gid, .size = (uint64_t)st->st_size,
 		.atime = st->st_atim, .mtime = st->st_mtim, .ctime = st->st_ctim,
 	};
+	const unsigned valid = valid_from(to_set);
 	struct ter_op op;
 	struct stat out;
 	int r;
 
 	(void)fi;
 	td_op_init(req, &op);
-	op.kill_priv = to_set & SET_ATTR_KILL_SUIDGID;
-	r = ter_vfs_setattr(td_req_session(req)->vfs, &op, td_node(ino), &attr, valid_from(to_set), &attr);
+	/* Nothing to set (but, with the writeback cache, ctime): what the kernel says of an fallocate, or of a chown to the same, that must clear set-id bits. */
+	op.kill_priv = to_set & SET_ATTR_KILL_SUIDGID || !(valid & ~(unsigned)TER_SET_CTIME);
+	r = ter_vfs_setattr(td_req_session(req)->vfs, &op, td_node(ino), &attr, valid, &attr);
 	if (r < 0) {
 		td_reply_err(req, r);
 		return;
 	}
 	td_stat(&attr, &out);
-	fuse_reply_attr(req, &out, TD_CACHE_SECONDS);
+	fuse_reply_attr(req, &out, td_attr_seconds(&attr));
 }
 
 bool td_raw_statx(struct td_session *s, const struct fuse_in_header *in, size_t bytes)
 {
-	struct td_fuse_statx_out out = { .attr_valid = (uint64_t)TD_CACHE_SECONDS };
+	struct td_fuse_statx_out out = { 0 };
 	const struct ter_op op = { .uid = in->uid, .gid = in->gid, .nowait = td_call->nowait };
 	struct ter_attr a;
 	int r;
@@ -87,6 +89,7 @@ bool td_raw_statx(struct td_session *s, const struct fuse_in_header *in, size_t 
 		td_reply_raw(s, in->unique, td_errno(r), NULL, 0);
 		return true;
 	}
+	out.attr_valid = (uint64_t)td_attr_seconds(&a);
 #define TIME(t) { .tv_sec = (t).tv_sec, .tv_nsec = (uint32_t)(t).tv_nsec }
 	out.stat = (struct td_fuse_statx){
 		.mask = STATX_BASIC_STATS | STATX_BTIME, .blksize = a.blksize, .nlink = a.nlink, .uid = a.uid, .gid = a.gid,
@@ -126,8 +129,8 @@ void td_op_statfs(fuse_req_t req, fuse_ino_t ino)
 	/* Blocks as a user counts them: what is used and what can still be written, at the number of copies in force. */
 	st.f_bsize = st.f_frsize = status.block_bytes;
 	st.f_blocks = (status.usage.used_logical + status.usage.available + status.usage.reserved) / block;
-	st.f_bfree = (status.usage.available + status.usage.reserved) / block;
-	st.f_bavail = status.usage.available / block;
+	/* What waits to be written, or was promised by fallocate, is not free. */
+	st.f_bfree = st.f_bavail = status.usage.available / block;
 	/* Inodes take what space there is: as many more as would fit with an inode and a name each. */
 	total_inodes = status.usage.inodes + st.f_bavail;
 	st.f_files = total_inodes;

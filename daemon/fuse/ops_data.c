@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Contents: read and fsync answered from completions, write, fallocate, lseek. */
+#include <fcntl.h>
 #include <sys/mman.h>
 
 #include "fuse/ops_util.h"
@@ -95,12 +96,12 @@ void td_op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct f
 	struct ter_op op;
 	int r;
 
-	(void)fi;
 	if (!ro) {
 		fuse_reply_err(req, ENOMEM);
 		return;
 	}
 	td_op_init(req, &op);
+	op.noatime |= fi->flags & O_NOATIME;
 	*ro = (struct read_op){ .session = s, .entry = td_call->entry, .req = req, .bytes = size };
 	ro->read = (struct ter_read){
 		.offset = (uint64_t)off, .bytes = size, .nowait = op.nowait, .done = read_done, .priv = ro,
@@ -122,7 +123,59 @@ void td_op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct f
 	}
 }
 
-/* --- write --- */
+/* --- fsync, write --- */
+
+struct sync_op {
+	struct ter_journal_waiter waiter;
+	struct td_session *session;
+	struct td_ring_entry *entry;
+	fuse_req_t req;
+	size_t written; /* the answer of a write; 0: none */
+};
+
+static void sync_done(struct ter_journal_waiter *waiter, int r)
+{
+	struct sync_op *so = ter_container_of(waiter, struct sync_op, waiter);
+	struct td_session *s = so->session;
+
+	td_reply_to(so->entry);
+	if (r >= 0 && so->written)
+		fuse_reply_write(so->req, so->written);
+	else
+		fuse_reply_err(so->req, r < 0 ? td_errno(r) : 0);
+	td_reply_to(NULL);
+	free(so);
+	td_late_end(s);
+}
+
+static void sync_and_reply(fuse_req_t req, fuse_ino_t ino, const struct ter_op *op, bool datasync, size_t written)
+{
+	struct td_session *s = td_req_session(req);
+	struct sync_op *so = calloc(1, sizeof(*so));
+	int r;
+
+	if (!so) {
+		fuse_reply_err(req, ENOMEM);
+		return;
+	}
+	*so = (struct sync_op){ .waiter.fn = sync_done, .session = s, .entry = td_call->entry, .req = req, .written = written };
+	td_late_begin(s);
+	r = ter_vfs_fsync_async(s->vfs, op, td_node(ino), datasync, &so->waiter);
+	if (r < 0) {
+		td_reply_err(req, r); /* told to wait, a write is done again: the same bytes at the same place */
+		free(so);
+		td_late_end(s);
+	}
+}
+
+void td_op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
+{
+	struct ter_op op;
+
+	(void)fi;
+	td_op_init(req, &op);
+	sync_and_reply(req, ino, &op, datasync, 0);
+}
 
 void td_op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t off, struct fuse_file_info *fi)
 {
@@ -137,52 +190,10 @@ void td_op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, o
 	r = ter_vfs_write(td_req_session(req)->vfs, &op, td_node(ino), (uint64_t)off, &iov, 1, false);
 	if (r < 0)
 		td_reply_err(req, r);
+	else if (r == 1)
+		sync_and_reply(req, ino, &op, true, size);
 	else
 		fuse_reply_write(req, size);
-}
-
-/* --- fsync --- */
-
-struct sync_op {
-	struct ter_journal_waiter waiter;
-	struct td_session *session;
-	struct td_ring_entry *entry;
-	fuse_req_t req;
-};
-
-static void sync_done(struct ter_journal_waiter *waiter, int r)
-{
-	struct sync_op *so = ter_container_of(waiter, struct sync_op, waiter);
-	struct td_session *s = so->session;
-
-	td_reply_to(so->entry);
-	fuse_reply_err(so->req, r < 0 ? td_errno(r) : 0);
-	td_reply_to(NULL);
-	free(so);
-	td_late_end(s);
-}
-
-void td_op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
-{
-	struct td_session *s = td_req_session(req);
-	struct sync_op *so = calloc(1, sizeof(*so));
-	struct ter_op op;
-	int r;
-
-	(void)fi;
-	if (!so) {
-		fuse_reply_err(req, ENOMEM);
-		return;
-	}
-	td_op_init(req, &op);
-	*so = (struct sync_op){ .waiter.fn = sync_done, .session = s, .entry = td_call->entry, .req = req };
-	td_late_begin(s);
-	r = ter_vfs_fsync_async(s->vfs, &op, td_node(ino), datasync, &so->waiter);
-	if (r < 0) {
-		td_reply_err(req, r);
-		free(so);
-		td_late_end(s);
-	}
 }
 
 /* --- ranges --- */

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Listing directories, with attributes (readdirplus) or without. */
+#include <fcntl.h>
+
 #include "fuse/ops_util.h"
 
 #define LIST_BYTES_MAX TER_KIB(256)
@@ -38,7 +40,7 @@ static int add_entry(void *arg, const struct ter_dirent *d)
 	return 0;
 }
 
-static void list(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, bool plus)
+static void list(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, const struct fuse_file_info *fi, bool plus)
 {
 	struct listing l = { .req = req, .session = td_req_session(req), .plus = plus, .bytes = ter_min(size, (size_t)LIST_BYTES_MAX) };
 	struct ter_op op;
@@ -50,6 +52,7 @@ static void list(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, bool pl
 		return;
 	}
 	td_op_init(req, &op);
+	op.noatime |= fi->flags & O_NOATIME;
 	r = ter_vfs_readdir(l.session->vfs, &op, td_node(ino), (uint64_t)off, plus, add_entry, &l);
 	/* What fits is an answer, even when going on would have to wait or failed: the kernel asks again from there. */
 	if (r < 0 && !l.used)
@@ -61,12 +64,10 @@ static void list(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, bool pl
 
 void td_op_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
 {
-	(void)fi;
-	list(req, ino, size, off, false);
+	list(req, ino, size, off, fi, false);
 }
 
 void td_op_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
 {
-	(void)fi;
-	list(req, ino, size, off, true);
+	list(req, ino, size, off, fi, true);
 }

@@ -22,6 +22,10 @@ static inline fuse_ino_t td_wire(uint64_t node)
 void td_op_init(fuse_req_t req, struct ter_op *op);
 int td_errno(int r);  /* positive errno for the kernel; internal codes become EIO */
 void td_stat(const struct ter_attr *attr, struct stat *st);
+static inline double td_attr_seconds(const struct ter_attr *attr) /* how long the kernel may keep them */
+{
+	return attr->dirty ? TD_DIRTY_CACHE_SECONDS : TD_CACHE_SECONDS;
+}
 
 /*
  * The end of a handler. td_again(): the call would wait: nothing is answered now, the pool does it again. td_reply_err(): 0 or an error.
@@ -54,6 +58,8 @@ void td_op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, o
 void td_op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi);
 void td_op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off_t length, struct fuse_file_info *fi);
 void td_op_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence, struct fuse_file_info *fi);
+void td_op_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned cmd, void *arg, struct fuse_file_info *fi, unsigned flags, const void *in, size_t in_bytes,
+		 size_t out_bytes);
 void td_op_statfs(fuse_req_t req, fuse_ino_t ino);
 void td_op_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi);
 void td_op_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi);

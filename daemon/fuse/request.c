@@ -71,6 +71,8 @@ static bool rest_fits(uint32_t opcode, unsigned names, const uint8_t *arg, const
 		return ((const struct fuse_write_in *)(const void *)arg)->size <= bytes;
 	case FUSE_SETXATTR:
 		return ((const struct fuse_setxattr_in *)(const void *)arg)->size <= bytes;
+	case FUSE_IOCTL:
+		return ((const struct fuse_ioctl_in *)(const void *)arg)->in_size <= bytes;
 	case FUSE_BATCH_FORGET:
 		return ((const struct fuse_batch_forget_in *)(const void *)arg)->count <= bytes / sizeof(struct fuse_forget_one);
 	case FUSE_INIT:

@@ -29,6 +29,7 @@ struct td_session_config {
 	struct ter_io *io;
 	int fuse_fd;                /* owned by the session from a successful start */
 	enum td_transport transport;
+	bool noatime;               /* mounted so: the kernel leaves access times to us */
 	bool writeback_cache;       /* the kernel's; off: writes are acknowledged by our dirty buffer */
 	/* The mount is gone (unmounted or aborted). Called once from a serving thread: must not block, must not call td_session_stop() itself. */
 	void (*on_end)(void *arg, struct td_session *session);

@@ -62,6 +62,13 @@ WITH_RIG(errors_are_those_of_linux)
 	assert_int_equal(ter_vfs_create(vfs, &root_op, dir, "l", S_IFLNK, 0, "", NULL), -ENOENT);
 	assert_int_equal(ter_vfs_rmdir(vfs, &root_op, dir, ".", NULL), -EINVAL);
 	assert_int_equal(ter_vfs_rmdir(vfs, &root_op, dir, "..", NULL), -ENOTEMPTY);
+	/* A handle of anything is opened by looking up "." in it. */
+	assert_int_equal(ter_vfs_lookup(vfs, &root_op, file, ".", &attr), 0);
+	assert_int_equal(attr.node, file);
+	assert_int_equal(ter_vfs_lookup(vfs, &root_op, file, "..", &attr), -ENOTDIR);
+	assert_int_equal(ter_vfs_lookup(vfs, &root_op, file, "x", &attr), -ENOTDIR);
+	assert_int_equal(ter_vfs_tmpfile(vfs, &root_op, dir, 0644, &attr), 0);
+	assert_int_equal(ter_vfs_lookup(vfs, &root_op, attr.node, ".", &attr), -ESTALE);
 	assert_int_equal(ter_vfs_unlink(vfs, &root_op, dir, ".", NULL), -EISDIR);
 	assert_int_equal(ter_vfs_unlink(vfs, &root_op, TER_NODE_ROOT, "dir", NULL), -EISDIR);
 	assert_int_equal(ter_vfs_rmdir(vfs, &root_op, TER_NODE_ROOT, "file", NULL), -ENOTDIR);
@@ -129,8 +136,12 @@ WITH_RIG(immutable_and_append_only_inodes_are_left_alone)
 	assert_int_equal(truncate_to(vfs, file, 0), -EPERM);
 	assert_int_equal(ter_vfs_setattr(vfs, &root_op, file, &attr, TER_SET_MTIME, NULL), -EPERM);
 	assert_int_equal(ter_vfs_setattr(vfs, &root_op, file, &attr, TER_SET_MTIME | TER_SET_MTIME_NOW, NULL), 0);
+	attr.flags = TER_INODE_SYNC;
+	assert_int_equal(ter_vfs_setattr(vfs, &root_op, file, &attr, TER_SET_FLAGS, NULL), 0);
+	assert_int_equal(write_at(vfs, file, 0, "x", 1), 1); /* to be synced */
 	attr.flags = 0;
 	assert_int_equal(ter_vfs_setattr(vfs, &root_op, file, &attr, TER_SET_FLAGS, NULL), 0);
+	assert_int_equal(write_at(vfs, file, 0, "x", 1), 0);
 	attr.flags = TER_INODE_APPEND;
 	assert_int_equal(ter_vfs_setattr(vfs, &root_op, dir, &attr, TER_SET_FLAGS, NULL), 0);
 	must_create(vfs, dir, "more", S_IFREG);
@@ -225,6 +236,7 @@ WITH_RIG(an_access_list_sets_the_mode_and_one_that_says_no_more_is_not_kept)
 	assert_int_equal(ter_vfs_setxattr(rig->vfs, &root_op, file, TER_ACL_ACCESS, "junk", 4, 0), -EOPNOTSUPP);
 	assert_int_equal(ter_vfs_setxattr(rig->vfs, &root_op, file, TER_ACL_DEFAULT, &list, sizeof(list), 0), -EACCES);
 	assert_int_equal(ter_vfs_setxattr(rig->vfs, &root_op, file, TER_ACL_ACCESS, NULL, 0, 0), 0);
+	assert_int_equal(ter_vfs_removexattr(rig->vfs, &root_op, file, TER_ACL_ACCESS), 0);
 }
 
 WITH_RIG(set_id_bits_and_capabilities_go_when_asked)
@@ -250,6 +262,19 @@ WITH_RIG(set_id_bits_and_capabilities_go_when_asked)
 	attr.size = 1;
 	assert_int_equal(ter_vfs_setattr(vfs, &kill, file, &attr, TER_SET_SIZE, NULL), 0);
 	assert_int_equal(must_stat(vfs, file).mode, S_IFREG | 02644);
+	/* Nothing but that, as before an fallocate; of what is no file, too. */
+	attr.mode = 06755;
+	assert_int_equal(ter_vfs_setattr(vfs, &root_op, file, &attr, TER_SET_MODE, NULL), 0);
+	assert_int_equal(ter_vfs_setattr(vfs, &root_op, file, &attr, 0, NULL), 0);
+	assert_int_equal(must_stat(vfs, file).mode, S_IFREG | 06755);
+	assert_int_equal(ter_vfs_setattr(vfs, &kill, file, &attr, 0, NULL), 0);
+	assert_int_equal(must_stat(vfs, file).mode, S_IFREG | 0755);
+	file = must_create(vfs, TER_NODE_ROOT, "fifo", S_IFIFO | 06755);
+	assert_int_equal(ter_vfs_setattr(vfs, &kill, file, &attr, TER_SET_UID, NULL), 0);
+	assert_int_equal(must_stat(vfs, file).mode, S_IFIFO | 0755);
+	file = must_create(vfs, TER_NODE_ROOT, "dir", S_IFDIR | 06755);
+	assert_int_equal(ter_vfs_setattr(vfs, &kill, file, &attr, TER_SET_UID, NULL), 0);
+	assert_int_equal(must_stat(vfs, file).mode, S_IFDIR | 06755);
 }
 
 /* --- times --- */
