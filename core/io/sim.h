@@ -80,7 +80,7 @@ struct ter_sim_trace {
 	uint64_t first_event, last_event; /* events that lie in it; a cut at last_event + 1 is one after all */
 };
 
-/* On: from now on, in place of an earlier recording. Off: forgets it. With nothing in flight. */
+/* On: from now on, in place of an earlier recording; waits until nothing is in flight. Off: forgets it. */
 void ter_sim_record(struct ter_sim *sim, bool on);
 const struct ter_sim_trace *
 ter_sim_trace(struct ter_sim *sim); /* what there is so far, the sim's own; NULL: not recording */

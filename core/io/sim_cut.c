@@ -4,6 +4,8 @@
 
 #include "io/sim_priv.h"
 
+#define QUIET_POLL_NS 1000
+
 #define RARELY_TEAR_ONE_IN 8 /* RANDOM: of the kept writes that are not a device's last */
 
 /* --- recording --- */
@@ -87,6 +89,12 @@ void sim_trace_begin(struct ter_sim *sim)
 void ter_sim_record(struct ter_sim *sim, bool on)
 {
 	ter_lock_acquire(&sim->lock);
+	/* A request that is under way belongs neither to the content at the beginning nor to what is recorded: a journal entry could be lost so that no device loses. */
+	while (on && !ter_list_empty(&sim->queue)) {
+		ter_lock_release(&sim->lock);
+		ter_sleep_ns(sim->io.exec, QUIET_POLL_NS);
+		ter_lock_acquire(&sim->lock);
+	}
 	ter_sim_trace_free(sim->trace);
 	sim->trace = NULL;
 	if (on)

@@ -259,12 +259,13 @@ static bool times_allowed(const struct eng_node *h, const struct ter_attr *attr,
 {
 	const uint64_t mtime_ns = ns_of(attr->mtime), ctime_ns = ns_of(attr->ctime);
 	bool mtime = false, ctime = false;
-	unsigned from = 0, since = h->born;
+	unsigned from = 0, since = 0;
 
+	/* Without a sync from its birth on: an operation may make a file and write to it, and the second need not be durable with the first. */
 	for (unsigned i = 0; i < h->bases_nr; i++)
 		if (h->bases[i].event < at && !h->bases[i].datasync)
 			since = ter_max(since, h->bases[i].op);
-	for (unsigned i = 0; i < h->times_nr; i++)
+	for (unsigned i = 0; i < h->times_nr && since; i++)
 		if (h->times[i].op <= since)
 			from = i;
 	/* A sync that found nothing of the file to write promises its times, and nothing of other files: it may lie behind the moment that the names are of. */
