@@ -57,8 +57,8 @@ static int log_done(struct ter_trans *trans, uint64_t inum, uint64_t from, uint6
 }
 
 /*
- * All journaled bytes in the extents' blocks are in the batch (D9), and what is journaled after it was taken has a greater sequence: so the newest of the batch may be
- * said for all of it.
+ * All journaled bytes in the extents' blocks are in the batch (D9), and what is journaled after it was taken has a greater sequence (ter_batch_take() closes the entry): so the
+ * newest of the batch may be said for all of it.
  */
 static int log_extents_done(struct ter_trans *trans, struct commit_arg *arg)
 {

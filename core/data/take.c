@@ -106,10 +106,24 @@ static void take_range(struct ter_data *data, struct ter_file *file, uint64_t po
 	}
 }
 
-bool ter_batch_take(struct ter_data *data, struct ter_file *file, uint64_t gen_max, bool retry, struct ter_batch *batch)
+static void take(struct ter_data *data, struct ter_file *file, uint64_t gen_max, bool retry, struct ter_batch *batch)
 {
 	uint64_t cursor;
 
+	if (retry && file->wb_failed_nr) {
+		batch->retried = true;
+		take_failed(data, file, batch);
+		return;
+	}
+	/* From where the last batch ended: what is written again and again cannot keep the rest waiting. Or from the front; never both, since a batch ascends. */
+	cursor = batch->exclusive ? 0 : file->wb_cursor;
+	take_range(data, file, cursor, UINT64_MAX, gen_max, batch);
+	if (!batch->segs && cursor)
+		take_range(data, file, 0, cursor, gen_max, batch);
+}
+
+bool ter_batch_take(struct ter_data *data, struct ter_file *file, uint64_t gen_max, bool retry, struct ter_batch *batch)
+{
 	*batch = (struct ter_batch){ .file = file, .eof = file->size };
 	batch->tail = &batch->segs;
 	if (file->no_take)
@@ -118,19 +132,14 @@ bool ter_batch_take(struct ter_data *data, struct ter_file *file, uint64_t gen_m
 	batch->exclusive = file->size <= TER_INLINE_FILE_MAX;
 	if (batch->exclusive && file->writeback_nr)
 		return false;
-	if (retry && file->wb_failed_nr) {
-		batch->retried = true;
-		take_failed(data, file, batch);
-		file->no_take += batch->segs && batch->exclusive;
-		return batch->segs != NULL;
-	}
-	/* From where the last batch ended: what is written again and again cannot keep the rest waiting. Or from the front; never both, since a batch ascends. */
-	cursor = batch->exclusive ? 0 : file->wb_cursor;
-	take_range(data, file, cursor, UINT64_MAX, gen_max, batch);
-	if (!batch->segs && cursor)
-		take_range(data, file, 0, cursor, gen_max, batch);
-	file->no_take += batch->segs && batch->exclusive;
-	return batch->segs != NULL;
+	take(data, file, gen_max, retry, batch);
+	if (!batch->segs)
+		return false;
+	file->no_take += batch->exclusive;
+	/* What is synced from now on must not get into the newest entry that holds something of this batch: DATA_DONE says all up to that entry. */
+	if (batch->seq)
+		ter_journal_close_entry(ter_data_journal(data), batch->seq);
+	return true;
 }
 
 static void drop_done(struct ter_data *data, struct ter_file *file, struct ter_batch *batch)

@@ -113,6 +113,7 @@ void ter_journal_put(struct ter_journal_res *res); /* done copying; pins must ha
 
 /* --- durability --- */
 uint64_t ter_journal_open_seq(struct ter_journal *journal);    /* the entry now being filled */
+void ter_journal_close_entry(struct ter_journal *journal, uint64_t seq); /* what is reserved from now on has a greater sequence; cheap unless @seq is open */
 uint64_t ter_journal_durable_seq(struct ter_journal *journal); /* everything up to here is durable */
 struct ter_journal_waiter {
 	struct ter_list link;

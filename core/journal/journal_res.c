@@ -387,6 +387,18 @@ uint64_t ter_journal_open_seq(struct ter_journal *j)
 	return atomic_load(&j->open_seq);
 }
 
+void ter_journal_close_entry(struct ter_journal *j, uint64_t seq)
+{
+	if (atomic_load(&j->open_seq) > seq)
+		return;
+	ter_lock_acquire(&j->lock);
+	if (j->is_open && atomic_load(&j->open_seq) == seq && !atomic_load(&j->error)) {
+		ter_journal_close_open_(j);
+		ter_journal_advance_(j);
+	}
+	ter_lock_release(&j->lock);
+}
+
 uint64_t ter_journal_durable_seq(struct ter_journal *j)
 {
 	return atomic_load(&j->durable_seq);

@@ -227,6 +227,20 @@ static void too_few_copies_are_written_elsewhere(void **state)
 	tear_down(&s);
 }
 
+/* Another batch of the file may fail after a sync was told of the first: then that is told, too, and only after it all has been. */
+static void until_all_is_told(struct rig *rig, struct ter_file *file)
+{
+	int later;
+
+	ter_lock_acquire(&file->lock);
+	while (file->writeback_nr)
+		ter_waitq_wait(&file->wq, &file->lock);
+	later = file->error;
+	ter_lock_release(&file->lock);
+	if (later)
+		assert_true(ter_file_sync(rig->data, file) < 0);
+}
+
 /* D8. */
 static void what_cannot_be_written_is_told_once_and_stays_readable(void **state)
 {
@@ -239,6 +253,7 @@ static void what_cannot_be_written_is_told_once_and_stays_readable(void **state)
 	/* No member takes data. */
 	s.rig->members->dev[0].state = s.rig->members->dev[1].state = TER_DEV_RO;
 	assert_true(ter_file_sync(s.rig->data, rig_file(s.rig, 0)) < 0);
+	until_all_is_told(s.rig, rig_file(s.rig, 0));
 	read_all(&s);
 	s.rig->members->dev[0].state = s.rig->members->dev[1].state = TER_DEV_RW;
 	rig_write(s.rig, 0, 4096, s.want + 4096, 4096); /* layered over what failed */
@@ -411,6 +426,63 @@ static void writes_over_data_in_flight_are_layered(void **state)
 		assert_int_equal(ter_data_flush_all(s.rig->data), 0);
 		read_all(&s);
 	}
+	rig_check(s.rig);
+	tear_down(&s);
+}
+
+struct late_sync {
+	struct ter_journal_waiter waiter;
+	struct ter_event event;
+};
+
+static void late_synced(struct ter_journal_waiter *waiter, int r)
+{
+	ter_event_set(&ter_container_of(waiter, struct late_sync, waiter)->event, r);
+}
+
+static void begin_sync(struct rig *rig, unsigned i, struct late_sync *sync)
+{
+	*sync = (struct late_sync){ .waiter.fn = late_synced };
+	ter_event_init(&sync->event);
+	assert_int_equal(ter_file_sync_async(rig->data, rig_file(rig, i), false, &sync->waiter), 0);
+}
+
+/* An entry that is still open may hold bytes of a batch: what is synced next stands in another one, or replay of "done up to this entry" would take it away. */
+static void what_is_synced_beside_a_batch_stands_in_a_later_entry(void **state)
+{
+	struct setup s = set_up(defaults);
+	struct ter_data *data = s.rig->data;
+	struct ter_file *file = rig_file(s.rig, 0);
+	struct late_sync sync[2];
+	struct ter_batch batch;
+	bool taken;
+
+	/* The journal's task is kept busy with another file's entry, so that the next one stays open. */
+	for (unsigned i = 0; i < 2; i++)
+		assert_int_equal(ter_sim_latency(s.rig->sim, i ? "/dev1" : "/dev0", UINT64_MAX), 0);
+	rig_write(s.rig, 1, 0, s.want, 100);
+	begin_sync(s.rig, 1, &sync[1]);
+	while (ter_journal_open_seq(s.rig->journal) == ter_journal_durable_seq(s.rig->journal) + 1)
+		ter_sleep_ns(s.rig->exec, TER_NS_PER_MS);
+	rig_write(s.rig, 0, 0, s.want, 100);
+	begin_sync(s.rig, 0, &sync[0]);
+
+	ter_lock_acquire(&file->lock);
+	assert_int_equal(file->segs->seq, ter_journal_open_seq(s.rig->journal));
+	taken = ter_batch_take(data, file, UINT64_MAX, false, &batch);
+	assert_true(taken);
+	assert_true(ter_journal_open_seq(s.rig->journal) > batch.seq);
+	ter_file_hold(file);
+	ter_lock_release(&file->lock);
+
+	for (unsigned i = 0; i < 2; i++)
+		assert_int_equal(ter_sim_latency(s.rig->sim, i ? "/dev1" : "/dev0", 0), 0);
+	ter_batch_end(data, &batch, ter_batch_run(data, data->ctx[TER_WB_TASKS], &batch));
+	for (unsigned i = 0; i < 2; i++) {
+		assert_int_equal(ter_event_wait(&sync[i].event), 0);
+		ter_event_destroy(&sync[i].event);
+	}
+	assert_int_equal(ter_data_flush_all(data), 0);
 	rig_check(s.rig);
 	tear_down(&s);
 }
@@ -745,6 +817,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(dirty_data_stays_within_its_memory),
 		cmocka_unit_test(a_writer_that_may_not_wait_is_told),
 		cmocka_unit_test(refused_writers_have_the_failed_tried_again),
+		cmocka_unit_test(what_is_synced_beside_a_batch_stands_in_a_later_entry),
 		cmocka_unit_test(writes_over_data_in_flight_are_layered),
 		cmocka_unit_test(what_was_synced_survives_power_cuts),
 		cmocka_unit_test(pins_follow_what_is_journaled),
