@@ -235,6 +235,7 @@ static void worker(void *arg)
 			if (alloc->stop)
 				break;
 			ter_lock_release(&alloc->kick_lock);
+			ter_journal_pace(atomic_load(&alloc->journal));
 			r = ter_discard_run(alloc); /* an error stays until the next kick: allocation meets it itself */
 			ter_lock_acquire(&alloc->kick_lock);
 		} while (r > 0);

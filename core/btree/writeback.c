@@ -26,7 +26,9 @@ static void change_work(struct ter_work *work)
 	ter_lock_acquire(&bt->cache_lock);
 	while (!bt->stopping && change_pop(bt, &ref)) {
 		ter_lock_release(&bt->cache_lock);
+		ter_journal_begin_work(bt->journal);
 		(void)ter_node_change(ref.tree, ref.level, ref.pos, 0); /* told to on_error, and to who waits for it */
+		ter_journal_end_work(bt->journal);
 		ter_lock_acquire(&bt->cache_lock);
 	}
 	kick->busy = false;
@@ -224,8 +226,11 @@ static bool write_some(struct ter_btrees *bt)
 	if (!too_much_dirty(bt) && !(too_much_cached(bt) && atomic_load(&bt->dirty_nodes)))
 		return false;
 	nr = collect(bt, -1, UINT64_MAX, refs);
-	if (nr)
+	if (nr) {
+		ter_journal_begin_work(bt->journal);
 		r = ter_node_write_batch(bt, refs, nr);
+		ter_journal_end_work(bt->journal);
+	}
 	ter_cache_evict(bt);
 	return r > 0;
 }

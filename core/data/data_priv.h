@@ -29,6 +29,10 @@
 #define TER_BATCH_TRANS_PIECES 128u          /* extents in one transaction, at first */
 #define TER_INLINE_FILES_MAX 64u             /* files of which one transaction carries inline data */
 #define TER_INLINE_BYTES_MAX TER_KIB(64)     /* and how much */
+/* Of a small journal (J8): about 32 KiB of keys. */
+#define TER_BATCH_RUNS_SMALL 32u
+#define TER_BATCH_BYTES_SMALL TER_KIB(256)
+#define TER_INLINE_BYTES_SMALL TER_KIB(16)
 #define TER_INLINE_FILE_MAX 8192u            /* greatest inline_data_max */
 #define TER_JOURNALED_AGE_FACTOR 16u         /* what stands in the journal is written back that much later */
 #define TER_STREAM_BYTES TER_MIB(8)          /* so much of one file is written back at once */

@@ -333,6 +333,8 @@ static int punch_extents(struct punch_op *op)
 	op->pos = op->start;
 	do {
 		op->stale_tries = 0;
+		if (!op->is_first)
+			ter_journal_pace(ter_data_journal(data)); /* nothing is held back any more */
 		r = ter_trans_run(data->config.btrees, TER_TRANS_RECLAIM, punch_fn, op, &seq);
 		if (r < 0)
 			return r;
@@ -362,6 +364,7 @@ int ter_file_punch(struct ter_data *data, struct ter_file *file, uint64_t from, 
 	struct ter_seg *dropped = NULL;
 	int r;
 
+	ter_journal_pace(ter_data_journal(data));
 	ter_file_hold(file);
 	r = drop_dirty(&op, &dropped);
 	if (r >= 0)

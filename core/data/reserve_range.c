@@ -143,6 +143,7 @@ int ter_file_reserve_range(struct ter_data *data, struct ter_file *file, uint64_
 	int r;
 
 	ter_file_hold(file);
+	ter_journal_pace(ter_data_journal(data));
 	still(data, file, true);
 	r = count_holes(&op, &budget);
 	if (r >= 0 && budget)
@@ -285,6 +286,7 @@ int ter_file_draw_promise_(struct ter_data *data, struct ter_file *file, uint64_
 
 	if (replicas != data->promise_replicas)
 		return -ENOSPC;
+	ter_journal_pace(ter_data_journal(data));
 	still(data, file, true);
 	r = draw(&op, replicas, need, ret_sectors);
 	still(data, file, false);

@@ -36,7 +36,10 @@ static void batch_add(struct ter_batch *batch, struct ter_seg *seg)
 
 static bool batch_full(struct ter_data *data, const struct ter_batch *batch, const struct group *g)
 {
-	return batch->segs && (batch->bytes + (g->to - g->from) > data->batch_bytes || batch->runs >= TER_BATCH_RUNS_MAX);
+	const bool small = ter_journal_is_small(ter_data_journal(data));
+	const uint64_t bytes_max = small ? ter_min(data->batch_bytes, (uint64_t)TER_BATCH_BYTES_SMALL) : data->batch_bytes;
+
+	return batch->segs && (batch->bytes + (g->to - g->from) > bytes_max || batch->runs >= (small ? TER_BATCH_RUNS_SMALL : TER_BATCH_RUNS_MAX));
 }
 
 static void take_group(struct ter_file *file, struct ter_batch *batch, const struct group *g)

@@ -5,7 +5,7 @@
  * A task takes a batch when somebody asked for the file (sync, flush), when half of the buffers are in use, when a stream has much to write, or when a file's oldest
  * byte is due. Files stand in one of three lists, oldest first; a file whose segments all are in flight stands in none and returns when a batch of it ends.
  *
- * Journal space: what commits here was admitted before anything was taken (ter_journal_wait_space() with nothing in flight), and then commits with
+ * Journal space: what commits here was admitted before anything was taken (ter_journal_wait_space() and ter_journal_begin_work(), with nothing in flight), and then commits with
  * TER_TRANS_RECLAIM, so that a batch in flight never waits for reclaim, which may be waiting for it. Reclaim runs batches itself and waits only for such in flight.
  */
 #include "data/data_priv.h"
@@ -121,9 +121,10 @@ static bool take_picked(struct ter_data *data, const struct pick *pick, struct t
 /* Small whole files: as many as fit are committed in one transaction. @batches[0] is taken already. */
 static unsigned gather_inline(struct ter_data *data, struct ter_batch *batches, unsigned nr)
 {
+	const uint64_t bytes_max = ter_journal_is_small(ter_data_journal(data)) ? TER_INLINE_BYTES_SMALL : TER_INLINE_BYTES_MAX;
 	uint64_t bytes = batches[0].eof;
 
-	while (nr < TER_INLINE_FILES_MAX && bytes < TER_INLINE_BYTES_MAX) {
+	while (nr < TER_INLINE_FILES_MAX && bytes < bytes_max) {
 		struct pick pick;
 		uint64_t unused;
 		bool found;
@@ -201,7 +202,9 @@ static void writeback_task(void *arg)
 		}
 		ter_lock_release(&data->lock);
 		(void)ter_journal_wait_space(ter_data_journal(data), ADMISSION_BYTES, 0); /* an error stops the commit, too */
+		ter_journal_begin_work(ter_data_journal(data));
 		run_picked(data, ctx, &pick);
+		ter_journal_end_work(ter_data_journal(data));
 		ter_lock_acquire(&data->lock);
 	}
 	ter_lock_release(&data->lock);

@@ -15,6 +15,10 @@
  *       of a durable flush entry.
  *   J5  At most TER_JOURNAL_FIFO_MAX sequences are live, and pinned entries fill at most half of the ring; reclaim runs before that, reservations wait after it.
  *       Reservations marked RECLAIM are admitted into the other half, so that reclaim can always finish.
+ *   J8  What RECLAIM holders may need until one round of reclaim is over fits into the part that only they are admitted to. On a ring of normal size that part is many times what all of
+ *       them use. On a small one (TER_JOURNAL_BUCKETS_SMALL) it is a few buckets, so there: everybody else is admitted to three eighths only; who works with RECLAIM and is not
+ *       reclaim itself begins when there is room for everybody, tasks one at a time (ter_journal_begin_work()), callers before each transaction (ter_journal_pace()), and
+ *       a batch of data is small. So while reclaim runs only one task and what callers had begun stand beside it, and none of them begins again before it has freed space.
  *   J6  Copies fewer than metadata_replicas_required (or data_replicas_required for entries with data): the journal stops with an error, which every later call returns.
  *   J7  Read back: the newest valid flush entry, all entries from its last_seq to it (a gap is corruption and named), from any one good copy each. What lies
  *       beyond is blacklisted; new entries begin after it.
@@ -31,6 +35,7 @@
 #define TER_JOURNAL_BUFS 4
 #define TER_JOURNAL_FIFO_MAX 16384
 #define TER_JOURNAL_ENTRY_MAX TER_MIB(1)
+#define TER_JOURNAL_BUCKETS_SMALL 32 /* a ring of fewer: J8 */
 #define TER_JOURNAL_BUCKETS_MIN 8 /* of a ring: J5 needs room on both sides of the half; a member with fewer takes no part */
 
 struct ter_journal;
@@ -101,6 +106,14 @@ struct ter_journal_res {
 int ter_journal_reserve(struct ter_journal *journal, uint32_t bytes, unsigned flags, struct ter_journal_res *ret_res);
 /* Waits, with no lock held, until a reservation of @bytes can succeed (it may still lose a race). */
 int ter_journal_wait_space(struct ter_journal *journal, uint32_t bytes, unsigned flags);
+/*
+ * J8. Before work that commits with RECLAIM, by who holds nothing that reclaim may wait for: on a small ring it waits until everybody is admitted and no other work goes on.
+ * Work is what a task does between these two; it must not begin other work. An error of the journal is nothing to care for here: the commit meets it, too; end_work() follows in any case.
+ */
+void ter_journal_begin_work(struct ter_journal *journal);
+void ter_journal_end_work(struct ter_journal *journal);
+void ter_journal_pace(struct ter_journal *journal); /* without a turn of its own; on a small ring it waits until everybody is admitted */
+bool ter_journal_is_small(struct ter_journal *journal); /* has a small ring */
 static inline uint32_t ter_jrec_bytes(uint32_t payload_bytes)
 {
 	return 8 + (uint32_t)ter_round_up(payload_bytes, 8);

@@ -10,7 +10,7 @@
  * lock; everything else here is guarded by `lock` unless said otherwise. The writer task alone turns sealed entries into written and durable ones.
  *
  * Space is counted in whole buckets: an entry takes at most one new bucket, so `used + entries not yet written + 1 <= limit` when an entry opens (for
- * enough members) means that it and all before it fit wherever they go. Three limits, of a ring of nr buckets: nr / 2 for everybody, nr - 2 for RECLAIM, nr - 1 for the
+ * enough members) means that it and all before it fit wherever they go. Three limits, of a ring of nr buckets: nr / 2 (of a small one 3/8: J8) for everybody, nr - 2 for RECLAIM, nr - 1 for the
  * journal's own entries, which only carry roots and a newer last_seq. The last bucket is for the reclaim after a restart.
  */
 #ifndef TER_JOURNAL_PRIV_H
@@ -34,6 +34,7 @@
 #define TER_JOURNAL_FOUND_MAX (1u << 20)    /* entries of one ring remembered while it is read */
 #define TER_JOURNAL_SCANS_AT_ONCE 8
 #define TER_JOURNAL_HEADERS_AT_ONCE 64u     /* reads of bucket beginnings in flight on one member */
+#define TER_JOURNAL_WORK_BYTES TER_KIB(32)  /* room for everybody that work begins with */
 #define TER_JOURNAL_FIFO_NORMAL (TER_JOURNAL_FIFO_MAX / 2)
 #define TER_JOURNAL_FIFO_RECLAIM (TER_JOURNAL_FIFO_MAX - 64)
 
@@ -83,6 +84,11 @@ static inline unsigned ter_jring_used(const struct ter_jring *ring)
 	return (ring->cur + ring->nr - ring->tail) % ring->nr + 1;
 }
 
+static inline unsigned ter_jring_normal(unsigned nr)
+{
+	return nr < TER_JOURNAL_BUCKETS_SMALL ? nr * 3 / 8 : nr / 2;
+}
+
 /* A request of the writer task. */
 struct ter_jio {
 	struct ter_dev_bio dbio;
@@ -117,6 +123,8 @@ struct ter_journal {
 	uint64_t flush_first, flush_last; /* range of sequences someone wants durable; flush_last <= durable_seq: none */
 	uint64_t last_flush_ns;
 	unsigned space_waiters;
+	_Atomic bool small;      /* a ring is; stays */
+	bool working;            /* J8; only on a small ring */
 	struct ter_list waiters; /* struct ter_journal_waiter, in order of arrival */
 
 	/* roots */

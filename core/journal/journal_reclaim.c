@@ -7,7 +7,7 @@
 
 static bool ring_needs(const struct ter_jring *ring)
 {
-	return ter_jring_used(ring) > ter_max(ring->nr * 3 / 8, 1u);
+	return ter_jring_used(ring) > ter_max(ring->nr < TER_JOURNAL_BUCKETS_SMALL ? ring->nr / 4 : ring->nr * 3 / 8, 1u);
 }
 
 static uint64_t fifo_live(struct ter_journal *j)
@@ -31,7 +31,7 @@ static uint64_t whole_replay(struct ter_journal *j, uint64_t target)
 	return target && target < j->first_seq ? j->first_seq - 1 : target;
 }
 
-/* Up to which sequence pins have to go for each ring to be a quarter full. 0: nothing to do. */
+/* Up to which sequence pins have to go for each ring to be a quarter full (a small one: an eighth). 0: nothing to do. */
 static uint64_t target_seq(struct ter_journal *j)
 {
 	uint64_t target = 0;
@@ -44,7 +44,7 @@ static uint64_t target_seq(struct ter_journal *j)
 
 		if (!ter_jring_eligible_(ring))
 			continue;
-		goal = ter_max(ring->nr / 4, 1u);
+		goal = ter_max(ring->nr < TER_JOURNAL_BUCKETS_SMALL ? ring->nr / 8 : ring->nr / 4, 1u);
 		for (unsigned n = 0; n + goal < ter_jring_used(ring); n++)
 			target = ter_max(target, ring->max_seq[(ring->tail + n) % ring->nr]);
 	}
@@ -62,7 +62,7 @@ static uint64_t step_seq(struct ter_journal *j)
 	for (unsigned i = 0; i < TER_DEVS_MAX; i++) {
 		const struct ter_jring *ring = j->ring[i];
 
-		if (!ter_jring_eligible_(ring) || ter_jring_used(ring) < ring->nr / 2)
+		if (!ter_jring_eligible_(ring) || ter_jring_used(ring) < ter_jring_normal(ring->nr))
 			continue;
 		if (!least || ring->max_seq[ring->tail] < least)
 			least = ring->max_seq[ring->tail];

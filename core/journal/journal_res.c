@@ -320,6 +320,54 @@ int ter_journal_wait_space(struct ter_journal *j, uint32_t bytes, unsigned flags
 	return r;
 }
 
+/* --- work with RECLAIM (J8) --- */
+
+bool ter_journal_is_small(struct ter_journal *j)
+{
+	return atomic_load_explicit(&j->small, memory_order_relaxed);
+}
+
+void ter_journal_begin_work(struct ter_journal *j)
+{
+	int r;
+
+	if (ter_likely(!ter_journal_is_small(j)))
+		return;
+	ter_lock_acquire(&j->lock);
+	j->space_waiters++;
+	for (bool first = true;; first = false) {
+		r = prepare(j, TER_JOURNAL_WORK_BYTES, 0);
+		/* A turn is taken with the room for it, not before: who waits for room holds up nobody. */
+		if (r != -EAGAIN && (r < 0 || !j->working))
+			break;
+		if (first)
+			j->stats.waits++;
+		ter_waitq_wake_all(&j->reclaim_wq);
+		ter_waitq_wait(&j->space_wq, &j->lock);
+	}
+	j->space_waiters--;
+	if (r >= 0)
+		j->working = true;
+	ter_lock_release(&j->lock);
+}
+
+void ter_journal_end_work(struct ter_journal *j)
+{
+	if (!ter_journal_is_small(j))
+		return;
+	/* After an error several may be at it; nobody waits for a turn then. */
+	ter_lock_acquire(&j->lock);
+	j->working = false;
+	ter_waitq_wake_all(&j->space_wq);
+	ter_lock_release(&j->lock);
+}
+
+void ter_journal_pace(struct ter_journal *j)
+{
+	if (j && ter_journal_is_small(j))
+		(void)ter_journal_wait_space(j, TER_JOURNAL_WORK_BYTES, 0);
+}
+
 /* --- asking for durability; waiters are run by the writer task --- */
 
 void ter_journal_want_(struct ter_journal *j, uint64_t seq)

@@ -36,6 +36,8 @@ int ter_jring_new_(struct ter_journal *j, struct ter_dev *dev, struct ter_jring 
 	for (unsigned i = 0; i < TER_JOURNAL_RANGES_MAX && dev->journal[i].nr; i++)
 		for (uint64_t b = 0; b < dev->journal[i].nr; b++)
 			ring->bucket[at++] = dev->journal[i].first + b;
+	if (nr < TER_JOURNAL_BUCKETS_SMALL)
+		atomic_store(&j->small, true);
 	*ret_ring = ring;
 	return 0;
 }
@@ -99,7 +101,7 @@ static unsigned limit_of(struct ter_journal *j, unsigned nr, int admit)
 
 	switch (admit) {
 	case TER_JADMIT_NORMAL:
-		return nr / 2;
+		return ter_jring_normal(nr);
 	case TER_JADMIT_RECLAIM:
 		return nr - 2 + more;
 	default:
@@ -164,7 +166,7 @@ static void begin_after(struct ter_journal *j, struct ter_jring *ring, unsigned 
 		}
 	}
 	/* A fresh bucket for each start, unless that would eat into what reclaim needs: then go on behind the newest entry. */
-	if (ter_jring_used(ring) + 1 > ring->nr / 2)
+	if (ter_jring_used(ring) + 1 > ter_jring_normal(ring->nr))
 		ring->offset_bytes = ter_min((uint32_t)ter_round_up(newest_end_bytes, TER_JOURNAL_BLOCK_MAX), j->bucket_bytes);
 }
 

@@ -21,7 +21,7 @@
 #define LOGICAL_BLOCK_MAX 4096u /* superblock copies lie at multiples of it */
 #define JOURNAL_SHARE 128 /* of a member */
 #define JOURNAL_BYTES_MAX TER_MIB(256)
-#define JOURNAL_BUCKETS_MIN 8ull
+#define JOURNAL_SHARE_MAX 16 /* of a member that is so small that the share above is a small ring (J8) */
 
 TER_FAULT_POINT(fault_format, "super.format", EIO, "a format, its members checked and nothing written")
 
@@ -233,9 +233,14 @@ static void fill_member(struct format *f, unsigned i, struct ter_members *member
 	dev->buckets_nr = (dev->bytes - TER_SB_TAIL_BYTES) / bucket;
 	dev->first_bucket = (TER_SB_AREA_BYTES + bucket - 1) / bucket;
 
-	journal = f->options.journal_size ? f->options.journal_size : ter_min(dev->bytes / JOURNAL_SHARE, JOURNAL_BYTES_MAX);
-	journal = ter_max(journal / bucket, JOURNAL_BUCKETS_MIN);
-	journal = ter_min(journal, dev->buckets_nr / 4);
+	if (f->options.journal_size)
+		journal = f->options.journal_size / bucket;
+	else
+		journal = ter_max(ter_min(dev->bytes / JOURNAL_SHARE, JOURNAL_BYTES_MAX) / bucket,
+				  ter_min((uint64_t)TER_JOURNAL_BUCKETS_SMALL, dev->buckets_nr / JOURNAL_SHARE_MAX));
+	journal = ter_max(journal, (uint64_t)TER_JOURNAL_BUCKETS_MIN);
+	journal = ter_min(journal, dev->buckets_nr / 4); /* not fewer than that: TER_MEMBER_BUCKETS_MIN */
+	_Static_assert(TER_MEMBER_BUCKETS_MIN / 4 >= TER_JOURNAL_BUCKETS_MIN, "each member has a ring that takes part");
 	dev->journal[0] = (struct ter_bucket_range){ .first = dev->first_bucket, .nr = journal };
 	members->nr_slots = ter_max(members->nr_slots, i + 1);
 }

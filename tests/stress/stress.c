@@ -107,7 +107,7 @@ static void init_locks(void)
 static void choose_pool(void)
 {
 	static const uint32_t blocks[] = { 4096, 4096, 4096, 1024, 512, 8192 }, buckets[] = { 65536, 65536, 131072, 262144 }, nodes[] = { 16384, 16384, 32768, 65536 };
-	static const unsigned journal_buckets[] = { 16, 24, 32, 64 };
+	static const unsigned journal_buckets[] = { 8, 16, 32, 64 };
 	static const uint32_t flush_ms[] = { 20, 100, 1000 };
 	struct st_pool *p = &st->pool;
 
@@ -125,7 +125,6 @@ static void choose_pool(void)
 	p->bucket = buckets[st_below(&run.rnd, 4)];
 	p->node = nodes[st_below(&run.rnd, 4)];
 	p->journal = (uint64_t)journal_buckets[st_below(&run.rnd, 4)] * p->bucket;
-	p->journal = ter_max(p->journal, (uint64_t)TER_MIB(2));
 	if (run.tiny)
 		p->journal = 8 * p->bucket;
 	p->journal_ms = flush_ms[st_below(&run.rnd, 3)];

@@ -175,7 +175,7 @@ static void make_members(struct rig *rig)
 		dev->bucket_sectors = p->bucket_bytes / 512;
 		dev->first_bucket = (TER_SB_AREA_BYTES + p->bucket_bytes - 1) / p->bucket_bytes;
 		dev->buckets_nr = (p->dev_bytes - TER_SB_TAIL_BYTES) / p->bucket_bytes;
-		dev->journal[0] = (struct ter_bucket_range){ dev->first_bucket, 16 };
+		dev->journal[0] = (struct ter_bucket_range){ dev->first_bucket, TER_JOURNAL_BUCKETS_SMALL };
 	}
 }
 
