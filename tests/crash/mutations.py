@@ -35,6 +35,7 @@ TESTS = {
     'journal-cut': ('tests/unit/test-journal-cut', []),
     'journal-read': ('tests/unit/test-journal-read', []),
     'sb-cuts': ('tests/unit/test-sb-cuts', []),
+    'sb-members': ('tests/unit/test-sb-members', []),
 }
 
 CORE, REST = True, False
@@ -45,7 +46,7 @@ MUTATIONS = [
         'core/journal/journal_write.c', '\t\t\tmask |= 1ull << i;\n\t}\n\tbad = mask', '\t\t\tmask |= 0;\n\t}\n\tbad = mask')]),
     ('no flush after the commit', CORE, 'ace', [(
         'core/journal/journal_write.c', 'return flush ? flush_members(j, good) : good;', '(void)flush;\n\treturn good;')]),
-    ('a flush counts for writes that complete while it runs', REST, 'mixes', [(
+    ('a flush counts for writes that complete while it runs', REST, 'sb-members', [(
         'core/sb/members.c', 'note_flushed(dev, dbio->flush_covers); /* M2 */', 'note_flushed(dev, atomic_load(&dev->writes_done));')]),
     ('an extent is committed before its data has landed', CORE, 'mixes', [(
         'core/data/batch_write.c',
@@ -56,7 +57,7 @@ MUTATIONS = [
         '\t\tif (!bytes && !file->wb_unsynced_nr) {\n\t\t\t*ret_seq = file->last_seq > 2 ? file->last_seq - 2 : 1;\n')]),
     ('only one copy of the data where two are asked for', REST, 'mixes', [(
         'core/data/batch_write.c', '.replicas = ter_data_opt(data, data_replicas),', '.replicas = 1,')]),
-    ('only one copy of the journal where two are asked for', REST, 'ace', [(
+    ('only one copy of the journal where two are asked for', REST, 'mixes', [(
         'core/journal/journal_write.c', 'wanted = has_data ? ter_max(copies.meta, copies.data) : copies.meta;', 'wanted = 1;')]),
     ('the superblock\'s copies are written without a flush between them', REST, 'sb-cuts', [(
         'core/sb/sb_write.c', '\t\tt->taking_part = t->taking_part && t->r == 0;\n\t\tif (t->taking_part)\n\t\t\tsubmit_step(t, TER_BIO_FLUSH, 0, 0);\n',
@@ -73,9 +74,9 @@ MUTATIONS = [
     ('a torn entry of the journal is accepted', CORE, 'mixes', [(
         'core/journal/journal_scan.c', 'if (memcmp(csum, (const char *)buf + offsetof(struct ter_jentry_disk, csum), sizeof(csum)))',
         'if (memcmp(csum, (const char *)buf + offsetof(struct ter_jentry_disk, csum), 0))')]),
-    ('a bucket of the ring is used again one too early', REST, 'journal-cut', [(
+    ('a bucket of the ring is used again too early', REST, 'journal-cut', [(
         'core/journal/journal_ring.c', 'ring->tail != ring->cur && ring->max_seq[ring->tail] < last_seq)',
-        'ring->tail != ring->cur && ring->max_seq[ring->tail] <= last_seq + 8)')]),
+        'ring->tail != ring->cur && ring->max_seq[ring->tail] <= last_seq + 64)')]),
     ('replay begins one entry too late', CORE, 'mixes', [(
         'core/journal/journal_scan.c', '\t\tscan->best_last_seq = found->last_seq;',
         '\t\tscan->best_last_seq = found->last_seq < found->seq ? found->last_seq + 1 : found->seq;')]),

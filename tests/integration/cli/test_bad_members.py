@@ -486,7 +486,7 @@ def full_disk(rig, kind, members, sizes, leave, end):
         return say(f"needs a {kind} of its own")
     rig.start()
     paths = [rig.file(f"small/m{i}", 256) for i in range(members)]
-    fs = rig.create(paths, "crowded", fs_options=TWO if members > 1 else None)
+    fs = rig.create(paths, "crowded", fs_options={"journal_size": Variant("t", 2 * MIB), **(TWO if members > 1 else {})})
     where = rig.filesystem_mount(fs)
     contents = fill_with_files(where)
     if end == "goes on":  # the journal's ring (2 MiB) has its place on the disk: only data finds none

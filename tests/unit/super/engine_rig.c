@@ -14,12 +14,12 @@
 #define DEVICE_NS 200000 /* a request takes so long: others come meanwhile */
 
 const struct eng_layout eng_layouts[] = {
-	{ "one", 1, { TER_MIB(32) }, 1, "none", -1 },
-	{ "two-copies", 2, { TER_MIB(24), TER_MIB(24) }, 2, "rle", -1 },
-	{ "three-unequal", 3, { TER_MIB(12), TER_MIB(20), TER_MIB(33) }, 2, "none", -1 },
-	{ "tight", 1, { 8650752 }, 1, "none", -1 }, /* buckets are used again and again */
-	{ "two-one-lost", 2, { TER_MIB(24), TER_MIB(24) }, 2, "none", 1 },
-	{ "three-one-lost", 3, { TER_MIB(12), TER_MIB(16), TER_MIB(16) }, 2, "none", 2 },
+	{ "one", 1, { TER_MIB(32) }, 1, "none", -1, TER_JOURNAL_BUCKETS_SMALL },
+	{ "two-copies", 2, { TER_MIB(24), TER_MIB(24) }, 2, "rle", -1, TER_JOURNAL_BUCKETS_SMALL },
+	{ "three-unequal", 3, { TER_MIB(12), TER_MIB(20), TER_MIB(33) }, 2, "none", -1, TER_JOURNAL_BUCKETS_SMALL },
+	{ "tight", 1, { 8650752 }, 1, "none", -1, 0 }, /* buckets are used again and again */
+	{ "two-one-lost", 2, { TER_MIB(24), TER_MIB(24) }, 2, "none", 1, TER_JOURNAL_BUCKETS_SMALL },
+	{ "three-one-lost", 3, { TER_MIB(12), TER_MIB(16), TER_MIB(16) }, 2, "none", 2, 0 },
 };
 const unsigned eng_layouts_nr = ARRAY_SIZE(eng_layouts);
 
@@ -113,6 +113,7 @@ static void set_options(struct eng *e)
 
 	ter_options_default(o);
 	o->bucket_size = TER_KIB(64);
+	o->journal_size = (uint64_t)e->layout.journal_buckets * o->bucket_size;
 	o->btree_node_size = TER_KIB(16);
 	o->metadata_replicas = o->data_replicas = (uint8_t)e->layout.replicas;
 	o->memory_limit = TER_MIB(64);

@@ -23,6 +23,7 @@ struct eng_layout {
 	unsigned replicas;
 	const char *compression;
 	int lost; /* this member is gone when the pool is opened again after a cut; -1: none */
+	unsigned journal_buckets; /* of each ring: with TER_JOURNAL_BUCKETS_SMALL work goes on side by side, below that in turns; 0: what format makes */
 };
 extern const struct eng_layout eng_layouts[];
 extern const unsigned eng_layouts_nr;
