@@ -82,6 +82,18 @@ static void still(struct ter_data *data, struct ter_file *file, bool on)
 	ter_lock_release(&file->lock);
 }
 
+/* A transaction got as far as done_to; @sectors came to the file, or went. */
+static void committed(struct reserve_op *op, int64_t sectors, uint64_t seq)
+{
+	op->pos = op->done_to;
+	if (!sectors)
+		return;
+	ter_lock_acquire(&op->file->lock);
+	op->file->last_seq = ter_max(op->file->last_seq, seq);
+	ter_lock_release(&op->file->lock);
+	op->file->ops->committed(op->file, 0, sectors, seq);
+}
+
 static int reserve_some(struct reserve_op *op, uint64_t *budget)
 {
 	struct ter_data *data = op->data;
@@ -94,13 +106,7 @@ static int reserve_some(struct reserve_op *op, uint64_t *budget)
 	assert(op->sectors <= *budget);
 	*budget -= op->sectors;
 	atomic_fetch_add(&data->promised_sectors, op->sectors);
-	op->pos = op->done_to;
-	if (!op->sectors)
-		return 0;
-	ter_lock_acquire(&op->file->lock);
-	op->file->last_seq = ter_max(op->file->last_seq, seq);
-	ter_lock_release(&op->file->lock);
-	op->file->ops->committed(op->file, 0, (int64_t)op->sectors, seq);
+	committed(op, (int64_t)op->sectors, seq);
 	return 0;
 }
 
@@ -239,13 +245,7 @@ static int draw_some(struct reserve_op *op)
 	r = ter_trans_run(op->data->config.btrees, TER_TRANS_RECLAIM, draw_fn, op, &seq);
 	if (r < 0)
 		return r;
-	op->pos = op->done_to;
-	if (!op->sectors)
-		return 0;
-	ter_lock_acquire(&op->file->lock);
-	op->file->last_seq = ter_max(op->file->last_seq, seq);
-	ter_lock_release(&op->file->lock);
-	op->file->ops->committed(op->file, 0, -(int64_t)op->sectors, seq);
+	committed(op, -(int64_t)op->sectors, seq);
 	return 0;
 }
 

@@ -224,61 +224,61 @@ static void op_truncate(struct file *f)
 	model_grow(f, to);
 }
 
-/* A mapping of whole pages around a range inside the file. */
-static uint8_t *map(struct file *f, uint64_t *from, uint64_t *bytes, uint8_t **ret_base, size_t *ret_length)
+/* A range drawn inside the file, and whole pages around it mapped. */
+struct mapping {
+	uint64_t from, bytes;
+	uint8_t *at, *base;
+	size_t length;
+};
+
+/* False: the range lies behind the end. */
+static bool map(struct file *f, const char *what, struct mapping *ret)
 {
-	const uint64_t begin = *from & ~(uint64_t)(BLOCK - 1);
+	uint64_t begin;
 	void *base;
 
-	if (*from >= f->size)
-		return NULL;
-	if (*from + *bytes > f->size)
-		*bytes = f->size - *from;
-	*ret_length = (size_t)(*from - begin + *bytes);
-	base = mmap(NULL, *ret_length, PROT_READ | PROT_WRITE, MAP_SHARED, f->fd, (off_t)begin);
+	range(f->size, &ret->from, &ret->bytes);
+	if (ret->from >= f->size)
+		return false;
+	ret->bytes = ret->from + ret->bytes > f->size ? f->size - ret->from : ret->bytes;
+	begin = ret->from & ~(uint64_t)(BLOCK - 1);
+	ret->length = (size_t)(ret->from - begin + ret->bytes);
+	base = mmap(NULL, ret->length, PROT_READ | PROT_WRITE, MAP_SHARED, f->fd, (off_t)begin);
 	must(base != MAP_FAILED, "mmap");
-	*ret_base = base;
-	return (uint8_t *)base + (*from - begin);
+	ret->base = base;
+	ret->at = ret->base + (ret->from - begin);
+	note("map %s %d %llu+%llu", what, (int)(f - files), (unsigned long long)ret->from, (unsigned long long)ret->bytes);
+	return true;
 }
 
 static void op_map_write(struct file *f)
 {
-	uint64_t from, bytes;
-	uint8_t *at, *base;
-	size_t length;
+	struct mapping m;
 
-	range(f->size, &from, &bytes);
-	at = map(f, &from, &bytes, &base, &length);
-	if (!at)
+	if (!map(f, "write", &m))
 		return;
-	note("map write %d %llu+%llu", (int)(f - files), (unsigned long long)from, (unsigned long long)bytes);
-	fresh_bytes(bytes);
-	memcpy(at, buf, bytes);
-	memcpy(f->model + from, buf, bytes);
+	fresh_bytes(m.bytes);
+	memcpy(m.at, buf, m.bytes);
+	memcpy(f->model + m.from, buf, m.bytes);
 	if (!below(3))
-		must(msync(base, length, MS_SYNC) == 0, "msync");
-	munmap(base, length);
+		must(msync(m.base, m.length, MS_SYNC) == 0, "msync");
+	munmap(m.base, m.length);
 }
 
 static void op_map_read(struct file *f)
 {
-	uint64_t from, bytes;
-	uint8_t *at, *base;
-	size_t length;
+	struct mapping m;
 
-	range(f->size, &from, &bytes);
-	at = map(f, &from, &bytes, &base, &length);
-	if (!at)
+	if (!map(f, "read", &m))
 		return;
-	note("map read %d %llu+%llu", (int)(f - files), (unsigned long long)from, (unsigned long long)bytes);
-	same(f, at, from, bytes, "map");
+	same(f, m.at, m.from, m.bytes, "map");
 	/* Behind the end of the file the page is zeros. */
-	if (from + bytes == f->size)
+	if (m.from + m.bytes == f->size)
 		for (uint64_t i = f->size; i % BLOCK; i++)
-			if (at[i - from])
+			if (m.at[i - m.from])
 				fail("file %d: byte %llu behind the end (%llu) is %02x in a mapping", (int)(f - files), (unsigned long long)i,
-				     (unsigned long long)f->size, at[i - from]);
-	munmap(base, length);
+				     (unsigned long long)f->size, m.at[i - m.from]);
+	munmap(m.base, m.length);
 }
 
 static void op_fallocate(struct file *f)

@@ -169,6 +169,12 @@ def expect_error(name, call, *args, text=None, **kw):
     raise AssertionError(f"wanted {name}, but it went well: {got!r}")
 
 
+def skip(what_is_missing):
+    """return skip("needs ..."): of a test that this machine lacks something for."""
+    print("     " + what_is_missing, flush=True)
+    return SKIP
+
+
 def can_mount():
     return os.geteuid() == 0 and os.path.exists("/dev/fuse")
 

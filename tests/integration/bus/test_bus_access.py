@@ -3,7 +3,7 @@
 import os
 import time
 
-from bus_rig import MANAGER, NAME, SKIP, expect_error, main
+from bus_rig import MANAGER, NAME, SKIP, expect_error, main, skip
 from stand_in import StandIn
 from tiny_dbus import METHOD_CALL, Connection, Variant
 
@@ -79,7 +79,7 @@ def everyone_may_look_only_root_may_act_without_polkit(rig):
 
 def faults_are_for_who_may_debug(rig):
     if not os.environ.get("TER_DEBUG_INTERFACE"):
-        return SKIP
+        return skip("needs a daemon built with debug_interface")
     rig.start("--debug-interface")
     fs = rig.create(rig.files(64), "faulty")
     nobody = as_nobody(rig)

@@ -3,7 +3,7 @@
 import errno
 import os
 
-from bus_rig import MANAGER, NAME, SKIP, BusError, can_mount, expect_error, main
+from bus_rig import MANAGER, NAME, BusError, can_mount, expect_error, main, skip
 from tiny_dbus import Variant
 
 
@@ -85,7 +85,7 @@ def a_failed_write_is_told_and_alerted(rig):
 
 def a_failed_read_is_told_and_the_other_copy_is_read(rig):
     if not can_mount():
-        return SKIP
+        return skip("needs root and /dev/fuse")
     fs, where = pool(rig, "copies"), os.path.join(rig.dir, "mnt")
     os.mkdir(where)
     rig.fs(fs, "Mount", "sa{sv}", where, {})

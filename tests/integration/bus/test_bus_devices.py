@@ -4,7 +4,7 @@ import ctypes
 import os
 import subprocess
 
-from bus_rig import SKIP, main
+from bus_rig import SKIP, main, skip
 from tiny_dbus import Variant
 
 CLONE_NEWNS, MS_REC, MS_PRIVATE = 0x20000, 0x4000, 0x40000
@@ -40,7 +40,7 @@ def a_block_device_has_names_and_a_file_has_none(rig):
     paths = rig.files(64, 64)
     device = loop(paths[0])
     if not device:
-        return SKIP
+        return skip("needs a loop device")
     try:
         record(device, "S:disk/by-label/second", "S:disk/by-id/first", "E:ID_MODEL=Good_Disk", "E:ID_MODEL_ENC=Good\\x20Disk\\x20\\xff\\x20\\x20", "E:ID_SERIAL=X_S123",
                "E:ID_SERIAL_SHORT=S123")

@@ -8,7 +8,7 @@ import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "../bus"))
 import bus_rig
-from bus_rig import NAME, SKIP, BusError, expect_error
+from bus_rig import NAME, SKIP, BusError, expect_error, skip
 
 TERRACECTL = sys.argv[3]
 MIB = 1 << 20
@@ -152,11 +152,6 @@ def write_file(path, data):
 def read_file(path):
     with open(path, "rb") as f:
         return f.read()
-
-
-def say(text):
-    print("     " + text, flush=True)
-    return SKIP
 
 
 def main(*tests):

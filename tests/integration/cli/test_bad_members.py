@@ -8,7 +8,7 @@ import signal
 import subprocess
 import time
 
-from bad_rig import MIB, BusError, expect_error, held, main, read_file, say, write_file
+from bad_rig import MIB, BusError, expect_error, held, main, read_file, skip, write_file
 from bus_rig import can_mount
 from tiny_dbus import Variant
 
@@ -67,7 +67,7 @@ def one_device_under_two_names(rig):
     one, behind = ready_loop(rig, "behind")
     two = one and rig.loop(behind)
     if not two:
-        return say("the rest needs loop devices")
+        return skip("the rest needs loop devices")
     node = os.path.join(rig.dir, "node")
     os.mknod(node, 0o600 | 0o060000, os.stat(one).st_rdev)
     for other in (two, behind, node):
@@ -87,7 +87,7 @@ def a_loop_device_and_its_file_have_one_owner(rig):
     one, behind = ready_loop(rig, "behind")
     two = one and rig.loop(behind)
     if not two or not can_mount():
-        return say("needs loop devices and FUSE")
+        return skip("needs loop devices and FUSE")
     rig.start()
     fs = rig.create([one], "held")
     where = rig.filesystem_mount(fs)
@@ -117,7 +117,7 @@ def what_holds_a_device_is_named(rig):
     disk, behind = ready_loop(rig, "ext4")
     swap, swap_file = ready_loop(rig, "swap")
     if not disk or not swap or not shutil.which("mkfs.ext4") or not shutil.which("mkswap"):
-        return say("needs loop devices, mkfs.ext4 and mkswap")
+        return skip("needs loop devices, mkfs.ext4 and mkswap")
     rig.command("mkfs.ext4", "-q", "-F", disk)
     rig.command("mkswap", swap)
     rig.start()
@@ -125,7 +125,7 @@ def what_holds_a_device_is_named(rig):
         rig.create_refused("DeviceInUse", [path, word, "--force"], [path])
     where = rig.mkdir("a mount")
     if not rig.mount(where, disk):
-        return say("the rest needs mount(2)")
+        return skip("the rest needs mount(2)")
     write_file(os.path.join(where, "precious"), b"data")
     for path, texts in ((disk, [disk, where]), (behind, [behind, disk])):
         expect_error("DeviceInUse", rig.create, [path], opts=FORCE, text=texts[1])
@@ -134,7 +134,7 @@ def what_holds_a_device_is_named(rig):
     rig.unmount(where)
     rig.command("fsck.ext4", "-f", "-n", disk)
     if rig.command("swapon", swap, ok=False).returncode != 0:
-        return say("the rest needs swapon(2)")
+        return skip("the rest needs swapon(2)")
     try:
         before = held(swap)
         expect_error("DeviceInUse", rig.create, [swap], opts=FORCE, text="used as swap space")
@@ -147,7 +147,7 @@ def what_holds_a_device_is_named(rig):
 
 def a_daemon_in_another_container_keeps_its_members(rig):
     if not can_mount() or rig.command("unshare", "-m", "-p", "-f", "--mount-proc", "true", ok=False).returncode != 0:
-        return say("needs unshare(1) and FUSE")
+        return skip("needs unshare(1) and FUSE")
     rig.start()
     disk, _ = ready_loop(rig, "disk")
     paths = [rig.file("a"), disk or rig.file("b")]
@@ -204,7 +204,7 @@ def a_daemon_in_another_container_keeps_its_members(rig):
 
 def a_filesystem_is_not_made_of_itself(rig):
     if not can_mount():
-        return say("needs root and FUSE")
+        return skip("needs root and FUSE")
     rig.start()
     fs = rig.create([rig.file("a", 256)], "outer")
     where = rig.filesystem_mount(fs)
@@ -266,7 +266,7 @@ def blocks_of_different_sizes(rig):
     large, _ = ready_loop(rig, "large", 64, "--sector-size", "4096")
     small, _ = ready_loop(rig, "small", 64, "--sector-size", "512")
     if not large or not small or not can_mount():
-        return say("needs loop devices and FUSE")
+        return skip("needs loop devices and FUSE")
     rig.start()
     rig.create_refused("BlockSizeMismatch", [large, "4096", "512"], [small, large], "--options=block_size=512", fs_options={"block_size": Variant("u", 512)})
     fs = rig.create([small, large], "mixed", fs_options=TWO)
@@ -303,7 +303,7 @@ def members_of_two_filesystems_are_not_mixed(rig):
 
 def copies_of_a_filesystem_are_kept_out(rig):
     if not can_mount():
-        return say("needs root and FUSE")
+        return skip("needs root and FUSE")
     rig.start()
     paths = [rig.file("a"), rig.file("b")]
     fs = rig.create(paths, "original", fs_options=TWO)
@@ -338,7 +338,7 @@ def copies_of_a_filesystem_are_kept_out(rig):
 
 def a_member_that_shrank(rig):
     if not can_mount():
-        return say("needs root and FUSE")
+        return skip("needs root and FUSE")
     rig.start()
     a, b = rig.file("a"), rig.file("b")
     fs = rig.create([a, b], "shrunk", fs_options=TWO)
@@ -367,7 +367,7 @@ def a_member_that_shrank(rig):
 
 def a_member_that_shrinks_while_it_is_used(rig):
     if not can_mount():
-        return say("needs root and FUSE")
+        return skip("needs root and FUSE")
     rig.start()
     a, b = rig.file("a"), rig.file("b")
     fs = rig.create([a, b], "live", fs_options=TWO)
@@ -480,10 +480,10 @@ def write_until_refused(where, sizes, nr):
 
 def full_disk(rig, kind, members, sizes, leave, end):
     if not can_mount():
-        return say("needs root and FUSE")
+        return skip("needs root and FUSE")
     small = small_disk(rig, kind)
     if not small:
-        return say(f"needs a {kind} of its own")
+        return skip(f"needs a {kind} of its own")
     rig.start()
     paths = [rig.file(f"small/m{i}", 256) for i in range(members)]
     fs = rig.create(paths, "crowded", fs_options={"journal_size": Variant("t", 2 * MIB), **(TWO if members > 1 else {})})
@@ -568,7 +568,7 @@ def an_emergency_is_told_among_many_errors(rig):
     """At most some errors a second are told; the one that matters is never left out."""
     small = can_mount() and small_disk(rig, "tmpfs")
     if not small:
-        return say("needs FUSE and a tmpfs of its own")
+        return skip("needs FUSE and a tmpfs of its own")
     rig.start()
     fs = rig.create([rig.file("small/m0", 256)], "noisy")
     where = rig.filesystem_mount(fs)
@@ -594,7 +594,7 @@ def an_emergency_is_told_among_many_errors(rig):
 def a_format_on_a_full_disk_leaves_nothing(rig):
     small = is_root() and small_disk(rig, "tmpfs")
     if not small:
-        return say("needs a tmpfs of its own")
+        return skip("needs a tmpfs of its own")
     rig.start()
     for leave in (0, 100 << 10, 300 << 10, 500 << 10):
         paths = [rig.file(f"small/m{i}") for i in range(2)]
@@ -618,7 +618,7 @@ def a_format_on_a_full_disk_leaves_nothing(rig):
 def sigterm_while_it_starts(rig):
     """terraced --once serve: terminated at any moment of its start it ends, leaves no mount, and everything is there."""
     if not can_mount():
-        return say("needs root and FUSE")
+        return skip("needs root and FUSE")
     paths = [rig.file("a"), rig.file("b")]
     rig.start()
     fs = rig.create(paths, "hasty", fs_options=TWO)
