@@ -86,7 +86,6 @@ static int read_good(struct repair *rp, uint8_t *mem)
 
 	while ((copy = ter_rd_choose_(data, &rp->extent, tried)) >= 0) {
 		struct ter_dev *dev = ter_member(data->config.members, rp->extent.ptr[copy].dev);
-
 		const int r = ter_dev_read(dev, rp->extent.ptr[copy].sector << TER_SECTOR_SHIFT, mem, (size_t)rp->extent.stored_sectors << TER_SECTOR_SHIFT);
 
 		tried |= 1u << copy;

@@ -124,6 +124,8 @@ static void one_run(struct crash *c, unsigned layout_nr, unsigned mix_nr, unsign
 		return;
 	for (unsigned d = 0; d < layout.devs && mix->dev_bytes; d++)
 		layout.dev_bytes[d] = mix->dev_bytes;
+	if (nr % 2)
+		layout.journal_buckets = 0; /* a small ring: reclaim is at work all the time, and in turns */
 	e = eng_new(&layout, run.salt);
 	e->seed = c->seed;
 	e->weights = mix->weights;
