@@ -9,8 +9,11 @@
 #include <stdlib.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
+#define TYPE "fuse.terrace"
+#define DEAD_MAX 8 /* dead mounts one above the other that are removed at once */
 #define MOUNT_LINE_MAX (16 * PATH_MAX) /* root and mount point, each byte of which may be written as four, and options */
 
 /* A path as mountinfo writes it: space, tab, newline and backslash are \NNN there. In place. */
@@ -65,10 +68,21 @@ bool td_mount_is(const char *where, unsigned dev_major, unsigned dev_minor)
 	return find_mount(where, dev, type) && strcmp(dev, wanted) == 0;
 }
 
+/* One of ours whose daemon has gone without unmounting it: nobody can use it any more. statfs() always asks the server, where stat() may know by itself. */
+static bool remove_dead(const char *where, const char *type)
+{
+	struct statfs st;
+
+	return strcmp(type, TYPE) == 0 && statfs(where, &st) < 0 && errno == ENOTCONN && umount2(where, MNT_DETACH | UMOUNT_NOFOLLOW) == 0;
+}
+
 static int check_mounted(const char *where, struct ter_error *error)
 {
 	char dev[32], type[64];
 
+	for (unsigned i = 0; i < DEAD_MAX; i++)
+		if (!find_mount(where, dev, type) || !remove_dead(where, type))
+			break;
 	if (!find_mount(where, dev, type))
 		return 0;
 	return ter_fail(error, TER_ERR_ALREADY_MOUNTED, "Something is mounted at '%s' already (%s). Unmount it or choose another directory.", where, type);
@@ -128,7 +142,7 @@ int td_mount(const char *where, const struct td_mount_options *options, int *ret
 	flags |= options->noatime ? MS_NOATIME : 0;
 	snprintf(data, sizeof(data), "fd=%d,rootmode=40000,user_id=%u,group_id=%u,default_permissions%s", fd, geteuid(), getegid(),
 		 options->owner_only ? "" : ",allow_other");
-	if (mount(options->source, where, "fuse.terrace", flags, data) < 0) {
+	if (mount(options->source, where, TYPE, flags, data) < 0) {
 		r = -errno;
 		close(fd);
 		return r == -EPERM ? ter_fail(error, TER_ERR_NOT_AUTHORIZED, "Mounting at '%s' needs root.", where) :

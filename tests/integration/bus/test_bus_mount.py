@@ -2,6 +2,7 @@
 """Mounts over the bus: made by the daemon, handed over by AttachFuse, ended by anyone. Needs root and /dev/fuse."""
 import ctypes
 import os
+import signal
 import subprocess
 import threading
 import time
@@ -102,6 +103,23 @@ def a_place_that_holds_a_mount_is_refused_whatever_it_is_called(rig):
         os.close(fd)
         rig.fs(fs, "Unmount", "sa{sv}", where, {})
         rig.run(fs, "Stop")
+
+
+def what_a_killed_daemon_left_is_mounted_over(rig):
+    fs, where = pool(rig), mount_point(rig)
+    rig.fs(fs, "Mount", "sa{sv}", where, {})
+    with open(os.path.join(where, "f"), "w", encoding="utf-8") as f:
+        f.write("kept")
+    rig.fs(fs, "Sync", "a{sv}", {})
+    os.stat(where)  # the kernel knows the attributes now, and would answer from them
+    rig.end(signal.SIGKILL)
+    assert mounted(where)
+    rig.start()
+    rig.fs(fs, "Mount", "sa{sv}", where, {})
+    with open(os.path.join(where, "f"), encoding="utf-8") as f:
+        assert f.read() == "kept"
+    rig.fs(fs, "Unmount", "sa{sv}", where, {})
+    assert not mounted(where), "one was left below"
 
 
 def a_place_is_chosen(rig):
@@ -264,5 +282,6 @@ if __name__ == "__main__":
     if not can_mount():
         print("needs root and /dev/fuse")
         raise SystemExit(SKIP)
-    main([mount_starts_and_unmount_ends, bad_mounts_are_refused_by_name, a_place_that_holds_a_mount_is_refused_whatever_it_is_called, a_place_is_chosen, unmounted_by_somebody_else, a_descriptor_can_be_handed_over,
+    main([mount_starts_and_unmount_ends, bad_mounts_are_refused_by_name, a_place_that_holds_a_mount_is_refused_whatever_it_is_called,
+          what_a_killed_daemon_left_is_mounted_over, a_place_is_chosen, unmounted_by_somebody_else, a_descriptor_can_be_handed_over,
           force_stops_under_open_files, sigterm_while_mounted_and_written_to, ping_and_sync_while_files_are_written, mounts_race])
