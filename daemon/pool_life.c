@@ -116,8 +116,8 @@ struct start {
 	struct ter_bus_start params;
 	uint8_t uuid[16];
 	unsigned wanted;          /* members that the newest superblock lists */
-	struct td_paths paths;    /* of members found */
-	uint64_t have;            /* bit per member in paths */
+	const char *where[TER_DEVS_MAX]; /* a path of members[], by index; NULL: not found, or gone */
+	struct td_paths members;  /* all that were found, also those that went again */
 	struct td_paths known;    /* other places to look while waiting */
 	/* what came of it */
 	bool opened;
@@ -130,9 +130,36 @@ static void start_free(struct start *start)
 {
 	for (unsigned i = 0; i < TER_DEVS_MAX; i++)
 		free(start->hardware[i]);
-	td_paths_free(&start->paths);
+	td_paths_free(&start->members);
 	td_paths_free(&start->known);
 	free(start);
+}
+
+static int take_member(struct start *start, unsigned idx, const char *path)
+{
+	const int r = td_paths_add(&start->members, path);
+
+	for (unsigned i = 0; i < start->members.nr && r >= 0; i++)
+		if (strcmp(start->members.path[i], path) == 0)
+			start->where[idx] = start->members.path[i];
+	return r;
+}
+
+static unsigned members_nr(const struct start *start)
+{
+	unsigned nr = 0;
+
+	for (unsigned i = 0; i < TER_DEVS_MAX; i++)
+		nr += start->where[i] != NULL;
+	return nr;
+}
+
+/* What was found by the last scan may have been pulled since: then it is missing, as if it had never been found. One that is there and cannot be opened is told of. */
+static void forget_gone(struct start *start)
+{
+	for (unsigned i = 0; i < TER_DEVS_MAX; i++)
+		if (start->where[i] && access(start->where[i], F_OK) < 0 && errno == ENOENT && members_nr(start) > 1)
+			start->where[i] = NULL;
 }
 
 static int take_found(struct start *start, const struct td_scan *scan)
@@ -142,44 +169,53 @@ static int take_found(struct start *start, const struct td_scan *scan)
 	for (unsigned i = 0; i < scan->nr && r >= 0; i++) {
 		const struct ter_probe *probe = &scan->found[i].probe;
 
-		if (scan->found[i].r < 0 || !probe->is_member || memcmp(probe->uuid, start->uuid, 16) != 0 || start->have >> probe->dev_idx & 1)
+		if (scan->found[i].r < 0 || !probe->is_member || memcmp(probe->uuid, start->uuid, 16) != 0 || start->where[probe->dev_idx])
 			continue;
-		start->have |= 1ull << probe->dev_idx;
-		r = td_paths_add(&start->paths, scan->found[i].path);
+		r = take_member(start, probe->dev_idx, scan->found[i].path);
 	}
 	return r;
 }
 
-/* Looks where members may be until all are there, time is up, or somebody cancels. */
-static int wait_missing(struct start *start, struct td_job *job)
+/* Once more where members may be: one that was pulled may be back, there or elsewhere. */
+static int look_again(struct start *start)
 {
 	struct td_pools *pools = start->pool->pools;
-	struct ter_exec *exec = pools->engine->exec;
-	const uint64_t until = ter_mono_ns(exec) + start->params.wait_missing_s * TER_NS_PER_S;
+	struct td_paths look = { 0 };
+	struct td_scan scan;
 	int r = 0;
 
-	while (start->paths.nr < start->wanted && ter_mono_ns(exec) < until && r >= 0) {
-		struct td_paths look = { 0 };
-		struct td_scan scan;
+	for (unsigned i = 0; i < start->known.nr && r >= 0; i++)
+		r = td_paths_add(&look, start->known.path[i]);
+	if (r >= 0)
+		r = td_scan_more_paths(pools->members, pools->system, &look);
+	if (r >= 0) {
+		r = td_scan_run(&pools->engine->env, &look, NULL, &scan);
+		if (r >= 0)
+			r = take_found(start, &scan);
+		td_scan_free(&scan);
+	}
+	td_paths_free(&look);
+	return r;
+}
 
-		r = job->ctl.step(job->ctl.arg, "wait", start->paths.nr, start->wanted);
+/* Until all members are there, time is up, or somebody cancels; without time to wait once. */
+static int look_for_missing(struct start *start, struct td_job *job)
+{
+	struct ter_exec *exec = start->pool->pools->engine->exec;
+	const uint64_t until = ter_mono_ns(exec) + start->params.wait_missing_s * TER_NS_PER_S;
+	int r;
+
+	while (members_nr(start) < start->wanted) {
+		r = job->ctl.step(job->ctl.arg, "wait", members_nr(start), start->wanted);
+		if (r >= 0)
+			r = look_again(start);
 		if (r < 0)
 			return r;
-		for (unsigned i = 0; i < start->known.nr && r >= 0; i++)
-			r = td_paths_add(&look, start->known.path[i]);
-		if (r >= 0)
-			r = td_scan_more_paths(pools->members, pools->system, &look);
-		if (r >= 0) {
-			r = td_scan_run(&pools->engine->env, &look, NULL, &scan);
-			if (r >= 0)
-				r = take_found(start, &scan);
-			td_scan_free(&scan);
-		}
-		td_paths_free(&look);
-		if (r >= 0 && start->paths.nr < start->wanted)
-			ter_sleep_ns(exec, WAIT_STEP_NS);
+		if (members_nr(start) == start->wanted || ter_mono_ns(exec) >= until)
+			break;
+		ter_sleep_ns(exec, WAIT_STEP_NS);
 	}
-	return r;
+	return 0;
 }
 
 static int start_run(struct td_job *job, struct ter_error *error)
@@ -187,15 +223,17 @@ static int start_run(struct td_job *job, struct ter_error *error)
 	struct start *start = job->arg;
 	struct td_pools *pools = start->pool->pools;
 	struct ter_open_params open = { .degraded = start->params.degraded, .read_only = start->params.read_only, .check = start->params.check };
+	const char *paths[TER_DEVS_MAX];
 	int r;
 
-	if (start->params.wait_missing_s) {
-		r = wait_missing(start, job);
-		if (r < 0)
-			return r;
-	}
-	open.paths = (const char *const *)start->paths.path;
-	open.paths_nr = start->paths.nr;
+	forget_gone(start);
+	r = look_for_missing(start, job);
+	if (r < 0)
+		return r;
+	open.paths = paths;
+	for (unsigned i = 0; i < TER_DEVS_MAX; i++)
+		if (start->where[i])
+			paths[open.paths_nr++] = start->where[i];
 	r = ter_fs_open(&pools->engine->env, &open, td_pool_on_event, start->pool, &start->fs, error);
 	if (r < 0)
 		return r;
@@ -217,6 +255,7 @@ static int start_run(struct td_job *job, struct ter_error *error)
 /* What a refusal names: members, and what to pass to go on without them. */
 static void fill_details(struct td_pool *pool, struct td_job *job)
 {
+	const struct start *start = job->arg;
 	struct ter_replicas_answer answer;
 	uint64_t there = 0;
 
@@ -225,7 +264,7 @@ static void fill_details(struct td_pool *pool, struct td_job *job)
 	for (unsigned i = 0; i < TER_DEVS_MAX; i++) {
 		const struct ter_dev *dev = &pool->table->dev[i];
 
-		if (pool->member[i].path && !pool->member[i].conflict)
+		if (start->where[i])
 			there |= 1ull << i;
 		else if (dev->used)
 			ter_uuid_format(dev->uuid, job->view.details.missing[job->view.details.missing_nr++]);
@@ -243,6 +282,9 @@ static void start_done(struct td_job *job)
 	struct td_pool *pool = start->pool;
 
 	pool->life = NULL;
+	for (unsigned i = 0; i < TER_DEVS_MAX; i++)
+		if (pool->member[i].path && !pool->member[i].conflict && !start->where[i])
+			td_member_clear(&pool->member[i]);
 	if (job->r >= 0) {
 		pool->fs = start->fs;
 		free(pool->sample);
@@ -280,10 +322,8 @@ static int fill_start(struct td_pool *pool, struct start *start)
 	memcpy(start->uuid, pool->uuid, 16);
 	for (unsigned i = 0; i < TER_DEVS_MAX && r >= 0; i++) {
 		start->wanted += pool->table->dev[i].used;
-		if (pool->member[i].path && !pool->member[i].conflict) {
-			start->have |= 1ull << i;
-			r = td_paths_add(&start->paths, pool->member[i].path);
-		}
+		if (pool->member[i].path && !pool->member[i].conflict)
+			r = take_member(start, i, pool->member[i].path);
 	}
 	return r < 0 ? r : td_pools_known_paths(pool->pools, &start->known);
 }

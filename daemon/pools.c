@@ -15,7 +15,7 @@ int td_pools_init(struct td_pools *pools)
 	return 0;
 }
 
-static void member_clear(struct td_member *member)
+void td_member_clear(struct td_member *member)
 {
 	free(member->path);
 	free(member->other);
@@ -29,7 +29,7 @@ static void pool_free(struct td_pool *pool)
 	pool->pools->nr--;
 	td_pool_forget_damage(pool);
 	for (unsigned i = 0; i < TER_DEVS_MAX; i++)
-		member_clear(&pool->member[i]);
+		td_member_clear(&pool->member[i]);
 	ter_sb_free(pool->sb);
 	free(pool->table);
 	free(pool->sample);
@@ -138,7 +138,7 @@ static void forget_path(struct td_pools *pools, const char *path)
 			struct td_member *member = &pool->member[i];
 
 			if ((member->path && strcmp(member->path, path) == 0) || (member->other && strcmp(member->other, path) == 0))
-				member_clear(member);
+				td_member_clear(member);
 		}
 	}
 }
@@ -173,7 +173,7 @@ static void drop_strangers(struct td_pool *pool)
 {
 	for (unsigned i = 0; i < TER_DEVS_MAX; i++)
 		if (pool->member[i].path && !pool->table->dev[i].used)
-			member_clear(&pool->member[i]);
+			td_member_clear(&pool->member[i]);
 }
 
 static void tell_conflicts(struct td_pool *pool)

@@ -36,6 +36,7 @@ struct td_member {
 	char *other; /* the path that claims the same member */
 	struct ter_bus_hardware *hardware; /* NULL: not known */
 };
+void td_member_clear(struct td_member *member); /* as not found */
 
 struct td_mount {
 	struct td_pool *pool;

@@ -190,6 +190,23 @@ def a_missing_member_is_named_and_can_be_done_without(rig):
     assert rig.state(fs) == "stopped"
 
 
+def a_member_pulled_since_the_last_look_is_missing_until_it_is_back(rig):
+    rig.start()
+    paths = rig.files(64, 64)
+    fs = rig.create(paths, "pulled", fs_options={"data_replicas": Variant("u", 2), "metadata_replicas": Variant("u", 2)})
+    pulled = next(d for d in rig.get(fs, "Filesystem", "Devices") if rig.get(d, "Device", "Path") == paths[1])
+    os.rename(paths[1], paths[1] + ".away")
+    expect_error("Degraded", rig.run, fs, "Start", degraded="ask", text=rig.get(pulled, "Device", "UUID"))
+    assert rig.state(fs) == "incomplete" and rig.get(pulled, "Device", "Present") is False
+    rig.run(fs, "Start", degraded="yes")
+    assert rig.get(fs, "Filesystem", "Degraded") and rig.get(pulled, "Device", "Present") is False
+    rig.run(fs, "Stop")
+    os.rename(paths[1] + ".away", paths[1])
+    rig.run(fs, "Start")
+    assert not rig.get(fs, "Filesystem", "Degraded") and rig.get(pulled, "Device", "Online")
+    rig.run(fs, "Stop")
+
+
 def start_waits_for_missing_members(rig):
     rig.start()
     paths = rig.files(64, 64)
@@ -416,7 +433,8 @@ def many_callers_at_once(rig):
 
 if __name__ == "__main__":
     main([start_and_stop, access_modes, options_and_label, a_start_can_check_or_write_nothing, fsck_counts_and_repairs, names_resolve, one_label_twice_is_ambiguous,
-          probe_tells_what_is_there, a_missing_member_is_named_and_can_be_done_without, start_waits_for_missing_members, a_copy_of_a_member_is_kept_out,
+          probe_tells_what_is_there, a_missing_member_is_named_and_can_be_done_without, a_member_pulled_since_the_last_look_is_missing_until_it_is_back,
+          start_waits_for_missing_members, a_copy_of_a_member_is_kept_out,
           changes_come_before_completed, jobs_stay_and_can_be_dismissed, a_waiting_job_can_be_cancelled, ping_answers_while_a_job_runs,
           sigterm_stops_cleanly_and_a_restart_finds_it, sigterm_during_a_start_ends_cleanly,
           sigterm_during_a_format_leaves_the_devices_as_they_were, a_bus_that_goes_away_ends_the_daemon_cleanly, sigkill_is_recovered_from,
